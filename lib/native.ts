@@ -1,0 +1,263 @@
+/**
+ * The whole native surface, typed in one place. Calls are coarse: one per batch of generations, one per micro-batch of
+ * learning. Typed arrays cross, never arrays of numbers. "Flat" arrays hold the sequences one after another, and
+ * `offsets` [sequences + 1] says where each begins. Everything that returns a promise runs on the process's compute
+ * thread and rejects with an SsrlError, or with the signal's reason after `abort(token)`.
+ */
+
+export type DType = 'f32' | 'bf16'
+
+/** The model's shape as the engine wants it; made from config.json or GGUF metadata by lib/policy/model-config.ts. */
+export interface NativeModelConfig {
+  architecture: string
+  hiddenSize: number
+  intermediateSize: number
+  numLayers: number
+  numHeads: number
+  numKvHeads: number
+  headDim: number
+  vocabSize: number
+  maxPositions: number
+  rmsNormEps: number
+  ropeTheta: number
+  ropeScaling: null | {
+    factor: number
+    lowFreqFactor: number
+    highFreqFactor: number
+    originalMaxPositions: number
+  }
+  ropeFactors: Float32Array | null
+  qkvBias: boolean
+  outputBias: boolean
+  mlpBias: boolean
+  qkNorm: boolean
+  tieWordEmbeddings: boolean
+}
+
+/** One source of a parameter; `permutedHeads` > 0 undoes GGUF's row permutation of q and k over that many heads. */
+export interface NativeTensorSource {
+  parameter: string
+  file: number
+  tensor: string
+  permutedHeads: number
+}
+
+export interface NativeTensorInfo {
+  name: string
+  dtype: string
+  shape: number[]
+  bytes: number
+}
+
+export interface NativeTensorFile {
+  format: 'safetensors' | 'gguf'
+  metadata: Record<string, unknown>
+  tensors: NativeTensorInfo[]
+}
+
+/** Stops one call or several; `abort()` may be called at any time, from the JS thread. */
+export interface NativeAbortToken {
+  abort(): void
+}
+
+export interface NativeGenerateRequest {
+  /** Prompt ids; the n samples share its pages. */
+  tokens: Int32Array
+  n: number
+  temperature: number
+  topK: number
+  topP: number
+  minP: number
+  maxNewTokens: number
+  /** Philox key, high and low half of an unsigned 64-bit seed. */
+  seedHigh: number
+  seedLow: number
+  /** Index of the first of the n samples (the second half of the key). */
+  firstSample: number
+  ignoreEnd: boolean
+  /** Stop strings as UTF-8, matched on the decoded bytes across token borders. */
+  stop: Uint8Array[]
+}
+
+export interface NativeCompletion {
+  requestIndex: number
+  sampleIndex: number
+  tokens: Int32Array
+  logProbs: Float32Array
+  entropies: Float32Array
+  /** Null unless the request truncates the distribution. */
+  sampledLogProbs: Float32Array | null
+  finishReason: 'stop' | 'end' | 'length' | 'aborted'
+}
+
+export interface NativeGenerateOptions {
+  requests: NativeGenerateRequest[]
+  endTokens: Int32Array
+  abort: NativeAbortToken | null
+  /** Called on the JS thread with finished completions as they come. */
+  onCompletion: ((completion: NativeCompletion) => void) | null
+  /** Called in batches: request, sample and token of each row of a decode step. */
+  onTokens: ((requests: Int32Array, samples: Int32Array, tokens: Int32Array) => void) | null
+}
+
+/** A sequence over the KV cache that can go on: generate, append text from outside, generate again. */
+export interface NativeSession {
+  readonly length: number
+  append(tokens: Int32Array): Promise<void>
+  generate(
+    request: Omit<NativeGenerateRequest, 'tokens' | 'n'>,
+    endTokens: Int32Array,
+    abort: NativeAbortToken | null,
+  ): Promise<NativeCompletion>
+  fork(n: number): NativeSession[]
+  close(): void
+}
+
+export interface NativeGeneratorStatistics {
+  prefilledTokens: number
+  decodedTokens: number
+  preemptions: number
+  pagesUsed: number
+  pagesTotal: number
+}
+
+export interface NativePolicy {
+  readonly exact: boolean
+  readonly dtype: DType
+  readonly threads: number
+  parameters(): { name: string; shape: number[] }[]
+  /** f32 copy of one parameter by Hugging Face name. */
+  readParameter(name: string): Promise<Float32Array>
+  writeParameter(name: string, values: Float32Array): Promise<void>
+  /** id -> bytes for stop strings: bytes of token i are blob[offsets[i] .. offsets[i + 1]]. */
+  setTokenBytes(blob: Uint8Array, offsets: Int32Array): void
+  setCacheBudget(bytes: number): void
+  generate(options: NativeGenerateOptions): Promise<NativeCompletion[]>
+  openSession(tokens: Int32Array): Promise<NativeSession>
+  generatorStatistics(): NativeGeneratorStatistics
+  /** Flat per-token values, T - 1 for a sequence of T tokens. */
+  score(
+    tokens: Int32Array,
+    offsets: Int32Array,
+    temperature: number,
+    abort: NativeAbortToken | null,
+  ): Promise<{ logProbs: Float32Array; entropies: Float32Array }>
+  logits(tokens: Int32Array): Promise<Float32Array>
+  /** Shares the weights until one of the two is trained or written. */
+  clone(): NativePolicy
+  /** Writes the named parameters, in this order, as one safetensors file (fsynced). */
+  writeSafetensors(
+    path: string,
+    parameters: string[],
+    dtype: 'F32' | 'BF16' | 'F16',
+    metadata: Record<string, string>,
+  ): Promise<void>
+  writeGguf(
+    path: string,
+    tensors: { name: string; parameter: string; permuteHeads: number; dtype: string }[],
+    metadata: Record<string, unknown>,
+  ): Promise<void>
+  dispose(): void
+}
+
+export interface NativeLossOptions {
+  type: 'sft' | 'policy-gradient'
+  temperature: number
+  epsilon: number
+  epsilonHigh: number
+  dualClip: number
+  beta: number
+}
+
+/** One micro-batch. Per-token arrays are flat over T - 1 positions per sequence (index t belongs to token t + 1). */
+export interface NativeLearnerBatch {
+  tokens: Int32Array
+  offsets: Int32Array
+  /** Mask, weights and normaliser folded together; 0 takes no part. */
+  weights: Float32Array
+  advantages: Float32Array | null
+  oldLogProbs: Float32Array | null
+  referenceLogProbs: Float32Array | null
+}
+
+export interface NativeLossStatistics {
+  loss: number
+  policyLoss: number
+  /** Sums over active tokens: divide by `rows`. */
+  klSum: number
+  entropySum: number
+  ratioSum: number
+  ratioMax: number
+  mismatch: number
+  clipLow: number
+  clipHigh: number
+  rows: number
+  /** Flat, T - 1 a sequence; 0 where the weight is 0. */
+  logProbs: Float32Array
+}
+
+export interface NativeLearner {
+  accumulate(
+    batch: NativeLearnerBatch,
+    loss: NativeLossOptions,
+    abort: NativeAbortToken | null,
+  ): Promise<NativeLossStatistics>
+  readGradient(name: string): Promise<Float32Array>
+  zeroGradients(): Promise<void>
+  /** Clips, updates, clears; a non-finite norm is ERR_NON_FINITE with the step left undone (gradients cleared). */
+  step(options: { learningRate: number; maxGradNorm: number }): Promise<{ gradNorm: number }>
+  /** f32 moments and step count, as one safetensors file. */
+  saveState(path: string): Promise<void>
+  loadState(path: string): Promise<void>
+  readonly steps: number
+  dispose(): void
+}
+
+export interface NativeEnvironment {
+  cpu: string
+  features: string[]
+  cores: number
+  dnnl: string
+  highwayTarget: string
+  memoryTotal: number
+  memoryAvailable: number
+  memoryLimit: number
+  memoryHeld: number
+  bf16: boolean
+  build: string
+}
+
+export interface NativeAddon {
+  environment(): NativeEnvironment
+  createAbortToken(): NativeAbortToken
+  readTensorFile(path: string): Promise<NativeTensorFile>
+  /** Raw values: Float32Array for F32, Uint16Array for F16/BF16, Int32Array, BigInt64Array, ...; GGUF blocks dequantized to Float32Array. */
+  readTensor(path: string, name: string): Promise<ArrayBufferView>
+  writeTensorFile(
+    path: string,
+    tensors: { name: string; shape: number[]; data: ArrayBufferView }[],
+    metadata: Record<string, string>,
+  ): Promise<void>
+  loadPolicy(options: {
+    config: NativeModelConfig
+    dtype: DType
+    threads: number
+    files: string[]
+    sources: NativeTensorSource[]
+    abort: NativeAbortToken | null
+    onProgress: ((loadedBytes: number, totalBytes: number) => void) | null
+  }): Promise<NativePolicy>
+  /** Normal(0, 0.02) weights from a seed, norms 1, biases 0. */
+  initializePolicy(options: {
+    config: NativeModelConfig
+    dtype: DType
+    threads: number
+    seed: number
+    standardDeviation: number
+  }): Promise<NativePolicy>
+  createLearner(
+    policy: NativePolicy,
+    options: { beta1: number; beta2: number; epsilon: number; weightDecay: number; activationBudget: number },
+  ): Promise<NativeLearner>
+  kernels: Record<string, (args: Record<string, unknown>) => Promise<Record<string, ArrayBufferView>>>
+}
