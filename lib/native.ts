@@ -4,6 +4,11 @@
  * `offsets` [sequences + 1] says where each begins. Everything that returns a promise runs on the process's compute
  * thread and rejects with an SsrlError, or with the signal's reason after `abort(token)`.
  */
+import { existsSync } from 'node:fs'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import bindings from 'bindings'
+import { SsrlError } from './errors.ts'
 
 export type DType = 'f32' | 'bf16'
 
@@ -260,4 +265,36 @@ export interface NativeAddon {
     options: { beta1: number; beta2: number; epsilon: number; weightDecay: number; activationBudget: number },
   ): Promise<NativeLearner>
   kernels: Record<string, (args: Record<string, unknown>) => Promise<Record<string, ArrayBufferView>>>
+}
+
+const packageRoot = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
+let loaded: NativeAddon | undefined
+
+/**
+ * The addon, loaded on first use (so that `ssrl --help` or a reward function needs none).
+ * @throws ERR_NATIVE_LOAD with the command that builds it, when it is missing or can't be loaded.
+ */
+export function loadNative(): NativeAddon {
+  loaded ??= requireAddon()
+  return loaded
+}
+
+function requireAddon(): NativeAddon {
+  try {
+    return bindings({ bindings: 'ssrl.node', module_root: packageRoot })
+  } catch (error) {
+    const reason = error instanceof Error ? error.message.split('\n')[0] : String(error)
+    throw new SsrlError(
+      'ERR_NATIVE_LOAD',
+      `The native addon can't be loaded: ${reason} This command installs what is missing and builds it: ${setupCommand()}`,
+      { cause: error },
+    )
+  }
+}
+
+/** The one command that builds the addon, for the folder that the process runs in. */
+export function setupCommand(): string {
+  if (existsSync(path.join(packageRoot, 'package-lock.json'))) return 'npm run setup'
+  const relative = path.relative(process.cwd(), packageRoot)
+  return `bash ${path.join(relative.startsWith('..') ? packageRoot : relative, 'scripts', 'setup.sh')}`
 }
