@@ -1,0 +1,48 @@
+import { cp, mkdtemp, rm, symlink } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import test from 'ava'
+import { execa } from 'execa'
+import type { DoctorReport } from '../../lib/cli/doctor-report.ts'
+
+const doctor = (args: string[], cwd = '.', env: Record<string, string> = {}) =>
+  execa('node', ['--import=tsx', 'lib/cli/main.ts', 'doctor', ...args], {
+    cwd,
+    reject: false,
+    env: { NO_COLOR: '1', ...env },
+  })
+
+async function folderWithoutAddon(): Promise<string> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'ssrl-doctor-'))
+  await cp('lib', path.join(folder, 'lib'), { recursive: true })
+  await cp('package.json', path.join(folder, 'package.json'))
+  await symlink(path.resolve('node_modules'), path.join(folder, 'node_modules'))
+  return folder
+}
+
+test('without the addon it still reports the machine, says how to build it and exits 1', async (t) => {
+  const folder = await folderWithoutAddon()
+  t.teardown(() => rm(folder, { recursive: true }))
+  const json = await doctor(['--json'], folder)
+  t.is(json.exitCode, 1)
+  const report = JSON.parse(json.stdout) as DoctorReport
+  t.false(report.addon.loaded)
+  t.regex(report.addon.error!, /can't be loaded/)
+  t.regex(report.advice[0]!, /scripts\/setup\.sh$/)
+  t.true(report.cpu.cores > 0)
+  t.true(report.memory.total > 0)
+  t.deepEqual(report.exact, { f32: null, bf16: null })
+
+  const text = await doctor([], folder)
+  t.is(text.exitCode, 1)
+  t.regex(text.stdout, /^addon +not loaded/m)
+  t.regex(text.stdout, /^What to do$/m)
+})
+
+test('a thread setting that makes no sense is pointed out', async (t) => {
+  const folder = await folderWithoutAddon()
+  t.teardown(() => rm(folder, { recursive: true }))
+  const { stdout } = await doctor(['--json'], folder, { SSRL_THREADS: 'many' })
+  const report = JSON.parse(stdout) as DoctorReport
+  t.true(report.advice.some((line) => line.includes("SSRL_THREADS is 'many'")))
+})
