@@ -7,6 +7,7 @@
 import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { isMainThread } from 'node:worker_threads'
 import bindings from 'bindings'
 import { SsrlError } from './errors.ts'
 
@@ -235,6 +236,8 @@ export interface NativeEnvironment {
 export interface NativeAddon {
   environment(): NativeEnvironment
   createAbortToken(): NativeAbortToken
+  /** Stops the compute thread for good; for process exit. */
+  shutdown(): void
   readTensorFile(path: string): Promise<NativeTensorFile>
   /** Raw values: Float32Array for F32, Uint16Array for F16/BF16, Int32Array, BigInt64Array, ...; GGUF blocks dequantized to Float32Array. */
   readTensor(path: string, name: string): Promise<ArrayBufferView>
@@ -275,7 +278,13 @@ let loaded: NativeAddon | undefined
  * @throws ERR_NATIVE_LOAD with the command that builds it, when it is missing or can't be loaded.
  */
 export function loadNative(): NativeAddon {
-  loaded ??= requireAddon()
+  if (!loaded) {
+    const addon = requireAddon()
+    // The compute thread must have ended before the process takes its libraries apart. Worker threads clean up by
+    // themselves, and share the thread with the others.
+    if (isMainThread) process.on('exit', () => addon.shutdown())
+    loaded = addon
+  }
   return loaded
 }
 
