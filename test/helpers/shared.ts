@@ -1,0 +1,16 @@
+import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import test, { type TestFn } from 'ava'
+
+const root = fileURLToPath(new URL('../../../shared', import.meta.url))
+const isThere = existsSync(root)
+
+/** A path inside `../shared`, the folder of fixtures beside the repository. */
+export function sharedPath(...parts: string[]): string {
+  return [root, ...parts].join('/')
+}
+
+/** `test`, or `test.skip` with the reason in the title where `../shared` is missing. */
+export const testWithShared: (title: string, implementation: Parameters<TestFn>[1]) => void = isThere
+  ? (title, implementation) => test(title, implementation as never)
+  : (title, implementation) => test.skip(`${title} (skipped: ../shared is missing)`, implementation as never)
