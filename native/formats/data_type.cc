@@ -4,6 +4,7 @@
 
 #include "formats/dequantize.h"
 #include "formats/half.h"
+#include "formats/quantize.h"
 
 namespace ssrl {
 namespace {
@@ -11,6 +12,10 @@ namespace {
 // memcpy throughout: nothing promises that a tensor of a file is aligned in the buffer.
 void copy_f32(const uint8_t* source, float* out, int64_t count) {
   std::memcpy(out, source, static_cast<size_t>(count) * sizeof(float));
+}
+
+void write_f32(const float* values, uint8_t* out, int64_t count) {
+  std::memcpy(out, values, static_cast<size_t>(count) * sizeof(float));
 }
 
 void convert_f16(const uint8_t* source, float* out, int64_t count) {
@@ -30,29 +35,29 @@ void convert_bf16(const uint8_t* source, float* out, int64_t count) {
 }
 
 constexpr DataType kTypes[] = {
-    {"F32", 1, 4, 0, true, copy_f32},
-    {"F16", 1, 2, 1, true, convert_f16},
-    {"BF16", 1, 2, 30, true, convert_bf16},
-    {"Q4_0", 32, kQ4_0Bytes, 2, false, dequantize_q4_0},
-    {"Q4_1", 32, kQ4_1Bytes, 3, false, dequantize_q4_1},
-    {"Q5_0", 32, kQ5_0Bytes, 6, false, dequantize_q5_0},
-    {"Q5_1", 32, kQ5_1Bytes, 7, false, dequantize_q5_1},
-    {"Q8_0", 32, kQ8_0Bytes, 8, false, dequantize_q8_0},
-    {"Q4_K", 256, kQ4_KBytes, 12, false, dequantize_q4_k},
-    {"Q5_K", 256, kQ5_KBytes, 13, false, dequantize_q5_k},
-    {"Q6_K", 256, kQ6_KBytes, 14, false, dequantize_q6_k},
-    {"I8", 1, 1, 24, true, nullptr},
-    {"I16", 1, 2, 25, true, nullptr},
-    {"I32", 1, 4, 26, true, nullptr},
-    {"I64", 1, 8, 27, true, nullptr},
-    {"F64", 1, 8, 28, true, nullptr},
-    {"U8", 1, 1, -1, true, nullptr},
-    {"U16", 1, 2, -1, true, nullptr},
-    {"U32", 1, 4, -1, true, nullptr},
-    {"U64", 1, 8, -1, true, nullptr},
-    {"BOOL", 1, 1, -1, true, nullptr},
-    {"F8_E4M3", 1, 1, -1, true, nullptr},
-    {"F8_E5M2", 1, 1, -1, true, nullptr},
+    {"F32", 1, 4, 0, true, copy_f32, write_f32},
+    {"F16", 1, 2, 1, true, convert_f16, quantize_f16},
+    {"BF16", 1, 2, 30, true, convert_bf16, quantize_bf16},
+    {"Q4_0", 32, kQ4_0Bytes, 2, false, dequantize_q4_0, nullptr},
+    {"Q4_1", 32, kQ4_1Bytes, 3, false, dequantize_q4_1, nullptr},
+    {"Q5_0", 32, kQ5_0Bytes, 6, false, dequantize_q5_0, nullptr},
+    {"Q5_1", 32, kQ5_1Bytes, 7, false, dequantize_q5_1, nullptr},
+    {"Q8_0", 32, kQ8_0Bytes, 8, false, dequantize_q8_0, quantize_q8_0},
+    {"Q4_K", 256, kQ4_KBytes, 12, false, dequantize_q4_k, nullptr},
+    {"Q5_K", 256, kQ5_KBytes, 13, false, dequantize_q5_k, nullptr},
+    {"Q6_K", 256, kQ6_KBytes, 14, false, dequantize_q6_k, nullptr},
+    {"I8", 1, 1, 24, true, nullptr, nullptr},
+    {"I16", 1, 2, 25, true, nullptr, nullptr},
+    {"I32", 1, 4, 26, true, nullptr, nullptr},
+    {"I64", 1, 8, 27, true, nullptr, nullptr},
+    {"F64", 1, 8, 28, true, nullptr, nullptr},
+    {"U8", 1, 1, -1, true, nullptr, nullptr},
+    {"U16", 1, 2, -1, true, nullptr, nullptr},
+    {"U32", 1, 4, -1, true, nullptr, nullptr},
+    {"U64", 1, 8, -1, true, nullptr, nullptr},
+    {"BOOL", 1, 1, -1, true, nullptr, nullptr},
+    {"F8_E4M3", 1, 1, -1, true, nullptr, nullptr},
+    {"F8_E5M2", 1, 1, -1, true, nullptr, nullptr},
 };
 
 struct GgufName {

@@ -14,6 +14,8 @@ struct DataType {
   bool in_safetensors;
   // Reads `blocks` blocks; null for types that hold no weights (integers, booleans, F64, F8).
   void (*to_f32)(const uint8_t* source, float* out, int64_t blocks);
+  // Writes `blocks` blocks; null for types that are only read.
+  void (*from_f32)(const float* values, uint8_t* out, int64_t blocks);
 };
 
 // Null when the name or number is unknown or not supported.
