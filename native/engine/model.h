@@ -1,11 +1,16 @@
 // A model: its shape, its f32 master parameters, and their packed copies for the matrix products.
+//
+// Everything here belongs to the compute thread, but for what never changes after creation (config, layout,
+// compute).
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
+#include "engine/buffer.h"
 #include "ops/ops.h"
 #include "status.h"
 
@@ -25,13 +30,17 @@ struct ModelConfig {
   double rope_theta = 0;
   // Llama 3 rope scaling; factor 0: none.
   double rope_factor = 0, rope_low_frequency = 0, rope_high_frequency = 0, rope_original_positions = 0;
-  std::vector<float> rope_factors;  // GGUF rope_freqs [d / 2]: each inverse frequency is divided by its factor
+  std::vector<float>
+      rope_factors;  // GGUF rope_freqs [d / 2]: each inverse frequency is divided by its factor
   bool qkv_bias = false, output_bias = false, mlp_bias = false, qk_norm = false, tied = false;
 
   int q_width() const { return heads * head_dim; }
   int kv_width() const { return kv_heads * head_dim; }
   int qkv_width() const { return q_width() + 2 * kv_width(); }
 };
+
+// kModelFormat naming the field whose value the engine can't compute with.
+Status check_config(const ModelConfig& config);
 
 // One Hugging Face parameter: a range of rows of a (possibly fused) tensor.
 struct Parameter {
@@ -42,14 +51,105 @@ struct Parameter {
   int64_t count;
 };
 
-// A fused f32 master: q, k and v stand in one tensor, so do gate and up.
-struct Tensor {
-  std::string name;
-  int64_t rows = 0;
-  int64_t columns = 1;
-  bool matrix = false;      // has a packed copy
-  float* master = nullptr;  // [rows, columns]
-  std::unique_ptr<ops::PackedWeight> packed;
+// A fused f32 tensor: q, k and v stand in one, so do gate and up. All of a model lie in one slab of
+// `elements` floats, each at `offset` from its start; the padding between them stays zero. Gradients and
+// moments have the same layout.
+struct TensorShape {
+  int64_t rows;
+  int64_t columns;  // 1 for norms and biases
+  bool matrix;      // has a packed copy
+  int64_t offset;
 };
+
+// Indices into Layout::tensors; -1 where the architecture has none.
+struct LayerTensors {
+  int input_norm, qkv, qkv_bias, q_norm, k_norm, output, output_bias, post_norm, gate_up, gate_up_bias, down,
+      down_bias;
+};
+
+struct Layout {
+  std::vector<TensorShape> tensors;
+  std::vector<Parameter> parameters;  // in Hugging Face's order
+  std::vector<LayerTensors> layers;
+  int embedding = -1, final_norm = -1;
+  int head = -1;  // equals `embedding` when the model is tied
+  int64_t elements = 0;
+  std::unordered_map<std::string, int> by_name;
+
+  explicit Layout(const ModelConfig& config);
+  Layout(const Layout&) = delete;
+  Layout& operator=(const Layout&) = delete;
+};
+
+// The values of a model. Models that are clones of one another share them until one writes.
+struct Weights {
+  Buffer slab;                                             // Layout::elements floats
+  std::vector<std::unique_ptr<ops::PackedWeight>> packed;  // one a tensor, null where it is no matrix
+};
+
+// cos and sin of every position's rotary angles, [positions, d / 2] each; grown on demand.
+struct RopeTables {
+  Buffer cosines, sines;
+  int64_t positions = 0;
+};
+
+class Model {
+ public:
+  // Memory for all weights, zeroed and not yet packed. kOutOfMemory when masters and packed copies together
+  // don't fit.
+  static Result<std::unique_ptr<Model>> create(ops::Ops& ops, ModelConfig config, DType compute);
+
+  const ModelConfig& config() const { return shared_->config; }
+  const Layout& layout() const { return shared_->layout; }
+  DType compute() const { return compute_; }
+  ops::Ops& ops() const { return *ops_; }
+  // Counts the changes of the weights: keys and values that were computed under another version are stale.
+  uint64_t version() const { return version_; }
+
+  // The f32 master of a tensor [rows, columns]; null for index -1.
+  float* master(int tensor) const;
+  float* slab() const { return weights_->slab.floats(); }
+  ops::PackedWeight& packed(int tensor) const { return *weights_->packed[tensor]; }
+  ops::PackedWeight& head() const { return packed(layout().head); }
+
+  // Copies of one parameter in host memory, `count` floats. kInvalidArg names an unknown parameter.
+  Result<const Parameter*> find(const std::string& name) const;
+  Status read(const Parameter& parameter, float* values) const;
+  Status write(const Parameter& parameter, const float* values);
+
+  // Before masters are written: takes a copy of the weights for this model alone if a clone has them too.
+  Status make_unique();
+  // After masters were written: brings all packed copies up to date.
+  Status repack();
+
+  // Shares the weights until one of the two is written.
+  std::unique_ptr<Model> clone() const;
+  // True when another model has the same weights in memory.
+  bool shares_weights() const { return weights_.use_count() > 1; }
+
+  // Rope tables that reach at least `positions` positions. kInvalidArg beyond the model's context.
+  Status reserve_positions(int64_t positions);
+  const float* cosines() const { return rope_->cosines.floats(); }
+  const float* sines() const { return rope_->sines.floats(); }
+
+ private:
+  struct Shared {
+    explicit Shared(ModelConfig c) : config(std::move(c)), layout(config) {}
+    ModelConfig config;
+    Layout layout;
+  };
+  Model(ops::Ops& ops, std::shared_ptr<const Shared> shared, DType compute)
+      : ops_(&ops), shared_(std::move(shared)), compute_(compute) {}
+
+  ops::Ops* ops_;
+  std::shared_ptr<const Shared> shared_;
+  DType compute_;
+  std::shared_ptr<Weights> weights_;
+  std::shared_ptr<RopeTables> rope_;
+  uint64_t version_ = 0;
+};
+
+// Fails with kOutOfMemory if `bytes` more can't be had now; for needs that are allocated piece by piece.
+Status check_memory(ops::Ops& ops, double bytes, const char* what);
 
 }  // namespace ssrl
