@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import test, { type TestFn } from 'ava'
+import test, { type ImplementationFn } from 'ava'
 
 const root = fileURLToPath(new URL('../../../shared', import.meta.url))
 const isThere = existsSync(root)
@@ -11,6 +11,6 @@ export function sharedPath(...parts: string[]): string {
 }
 
 /** `test`, or `test.skip` with the reason in the title where `../shared` is missing. */
-export const testWithShared: (title: string, implementation: Parameters<TestFn>[1]) => void = isThere
-  ? (title, implementation) => test(title, implementation as never)
-  : (title, implementation) => test.skip(`${title} (skipped: ../shared is missing)`, implementation as never)
+export const testWithShared: (title: string, implementation: ImplementationFn<[]>) => void = isThere
+  ? (title, implementation) => test(title, implementation)
+  : (title, implementation) => test.skip(`${title} (skipped: ../shared is missing)`, implementation)
