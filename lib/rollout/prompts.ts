@@ -3,8 +3,8 @@ import { readFile } from 'node:fs/promises'
 import { SsrlError } from '../errors.ts'
 
 /**
- * Consecutive parts of a prompt. Text that is not trusted (a question, a document) is encoded so that no added token
- * can arise from it, and is never cut off from its neighbours' white space.
+ * Consecutive parts of one text. In text that is not trusted (a question, a document) no added token may arise when
+ * the whole is encoded.
  */
 export interface PromptSegment {
   text: string
