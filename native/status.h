@@ -34,8 +34,12 @@ class [[nodiscard]] Status {
   std::string message_;
 };
 
-inline Status invalid_arg(std::string message) { return {Code::kInvalidArg, std::move(message)}; }
-inline Status model_format(std::string message) { return {Code::kModelFormat, std::move(message)}; }
+inline Status invalid_arg(std::string message) {
+  return {Code::kInvalidArg, std::move(message)};
+}
+inline Status model_format(std::string message) {
+  return {Code::kModelFormat, std::move(message)};
+}
 
 // A value, or the Status that explains why there is none.
 template <typename T>

@@ -35,7 +35,7 @@ test('the tarball holds what is needed to build and run, and nothing else', (t) 
     t.true(files.includes(needed), needed)
   }
   const allowed =
-    /^(dist|native)\/|^(CMakeLists\.txt|LICENSE|README\.md|package\.json|scripts\/(install\.mjs|setup\.sh))$/
+    /^(assets|dist|native)\/|^(CMakeLists\.txt|LICENSE|README\.md|package\.json|scripts\/(install\.mjs|setup\.sh))$/
   t.deepEqual(
     files.filter((file) => !allowed.test(file)),
     [],

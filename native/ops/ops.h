@@ -1,12 +1,15 @@
-// The kernel contract. One list of operations over raw pointers and sizes; the CPU backend (ops/cpu) and later the
-// CUDA backend implement it, and native/engine is written once against it.
+// The kernel contract. One list of operations over raw pointers and sizes; the CPU backend (ops/cpu) and
+// later the CUDA backend implement it, and native/engine is written once against it.
 //
 // Rules of every operation:
-//  - Pointers are memory of this backend (Ops::allocate). Kernels do not allocate per call; scratch comes from the
+//  - Pointers are memory of this backend (Ops::allocate). Kernels do not allocate per call; scratch comes
+//  from the
 //    caller, or is part of a PackedWeight.
 //  - Matrices are row-major; a "stride" counts elements between the starts of neighbouring rows.
-//  - Forward kernels are row-invariant: what a row becomes does not depend on which other rows are in the call, on
-//    their number, nor on the number of threads. Backward kernels are deterministic for given inputs and threads.
+//  - Forward kernels are row-invariant: what a row becomes does not depend on which other rows are in the
+//  call, on
+//    their number, nor on the number of threads. Backward kernels are deterministic for given inputs and
+//    threads.
 //  - float is f32; the "compute type" is F32 or BF16; sums, norms, softmax and the residual stream are f32.
 #pragma once
 
@@ -20,7 +23,9 @@ namespace ssrl {
 
 enum class DType : uint8_t { kF32, kBF16 };
 
-inline size_t size_of(DType type) { return type == DType::kF32 ? 4 : 2; }
+inline size_t size_of(DType type) {
+  return type == DType::kF32 ? 4 : 2;
+}
 
 namespace ops {
 
@@ -29,7 +34,8 @@ constexpr int kKeyBlock = 64;
 // Every matrix product over token rows runs in tiles of this many rows (the tail padded with zeros).
 constexpr int kRowTile = 32;
 
-// A weight [outputs, inputs] in the backend's own layout, for y = x·Wᵀ; the layout for dx = dy·W is made on first use.
+// A weight [outputs, inputs] in the backend's own layout, for y = x·Wᵀ; the layout for dx = dy·W is made on
+// first use.
 class PackedWeight {
  public:
   virtual ~PackedWeight() = default;
@@ -105,22 +111,23 @@ struct SwigluBackward {
   int64_t width;
 };
 
-// The query rows of one sequence in a packed batch - a prompt, a chunk of one, a single decoded token, or a whole
-// training sequence - and where its keys and values lie, block by block.
+// The query rows of one sequence in a packed batch - a prompt, a chunk of one, a single decoded token, or a
+// whole training sequence - and where its keys and values lie, block by block.
 struct AttentionSequence {
   int64_t query_row;  // first row of this sequence in q and out
   int32_t query_count;
   int32_t position;  // position of the first query row; row i sees keys 0 .. position + i
-  const void* const* key_blocks;    // [ceil((position + query_count) / kKeyBlock)] -> [kKeyBlock, kv_heads, head_dim]
+  const void* const*
+      key_blocks;  // [ceil((position + query_count) / kKeyBlock)] -> [kKeyBlock, kv_heads, head_dim]
   const void* const* value_blocks;  // likewise; rows past the last key are never read
 };
 
 struct AttentionShape {
   DType type;
   int heads;
-  int kv_heads;  // divides heads
-  int head_dim;  // even, at most 256
-  float scale;   // applied to q·k
+  int kv_heads;       // divides heads
+  int head_dim;       // even, at most 256
+  float scale;        // applied to q·k
   int64_t q_stride;   // elements between query rows (a slice of the fused q/k/v buffer is fine)
   int64_t kv_stride;  // elements between neighbouring tokens inside a key or value block
   int64_t out_stride;
@@ -155,9 +162,9 @@ struct AttentionBackward {
 enum class LossType : uint8_t { kSft, kPolicyGradient };
 
 // What a token contributes to the loss. kSft: -weight * lp. kPolicyGradient: weight * (p + beta * k3) with
-// r = exp(lp - old), p = max(-A r, -A clip(r, 1 - epsilon, 1 + epsilon_high)), for A < 0 at most -A * dual_clip;
-// d = ref - lp, k3 = exp(d) - d - 1. Masks, normalisers and per-token weights are folded into `weight` by the
-// caller; a row of weight 0 costs nothing and counts nowhere.
+// r = exp(lp - old), p = max(-A r, -A clip(r, 1 - epsilon, 1 + epsilon_high)), for A < 0 at most -A *
+// dual_clip; d = ref - lp, k3 = exp(d) - d - 1. Masks, normalisers and per-token weights are folded into
+// `weight` by the caller; a row of weight 0 costs nothing and counts nowhere.
 struct PolicyLossOptions {
   LossType type;
   float temperature;  // > 0; lp is that of softmax(logits / temperature)
@@ -180,8 +187,8 @@ struct PolicyLossStatistics {  // over rows of non-zero weight; added in row ord
   int64_t rows = 0;
 };
 
-// The fused head: logits, log-softmax, loss and its gradient by chunks of rows; at most policy_loss_scratch() bytes of
-// the rows x vocabulary matrix exist at any time.
+// The fused head: logits, log-softmax, loss and its gradient by chunks of rows; at most policy_loss_scratch()
+// bytes of the rows x vocabulary matrix exist at any time.
 struct PolicyLoss {
   const void* hidden;         // [rows, D] of the weight's compute type: final-normed hidden states
   PackedWeight* weight;       // [V, D]
@@ -199,7 +206,8 @@ struct PolicyLoss {
   PolicyLossOptions options;
 };
 
-// Log-probs and entropies of given next tokens; what `score` returns, bit for bit what PolicyLoss and Sample give.
+// Log-probs and entropies of given next tokens; what `score` returns, bit for bit what PolicyLoss and Sample
+// give.
 struct LogProbs {
   const void* hidden;      // [rows, D]
   PackedWeight* weight;    // [V, D]
@@ -216,7 +224,8 @@ struct SampleRow {
   int32_t top_k;      // 0: off
   float top_p;        // 1: off
   float min_p;        // 0: off
-  uint64_t seed;      // Philox key (seed, sample), counter (position, vocabulary index): nothing else matters to a draw
+  uint64_t seed;  // Philox key (seed, sample), counter (position, vocabulary index): nothing else matters to
+                  // a draw
   uint32_t sample;
   uint32_t position;
 };
@@ -272,16 +281,17 @@ class Ops {
   virtual Status pack(const float* weight, int64_t outputs, int64_t inputs, DType compute,
                       std::unique_ptr<PackedWeight>* out) = 0;
   virtual Status repack(const float* weight, PackedWeight* packed) = 0;
-  // y[rows, outputs] (+)= x[rows, inputs]·Wᵀ + bias (or null). x has the weight's compute type and contiguous rows;
-  // y is F32 or the compute type; accumulate only with F32 y.
-  virtual Status linear(PackedWeight& weight, const void* x, int64_t rows, const float* bias, void* y, DType y_type,
-                        bool accumulate) = 0;
+  // y[rows, outputs] (+)= x[rows, inputs]·Wᵀ + bias (or null). x has the weight's compute type and contiguous
+  // rows; y is F32 or the compute type; accumulate only with F32 y.
+  virtual Status linear(PackedWeight& weight, const void* x, int64_t rows, const float* bias, void* y,
+                        DType y_type, bool accumulate) = 0;
   // dx[rows, inputs] = dy[rows, outputs]·W. dy has the compute type; dx F32 or compute type.
   virtual Status linear_backward_input(PackedWeight& weight, const void* dy, int64_t rows, void* dx,
                                        DType dx_type) = 0;
-  // dweight[outputs, inputs] += dyᵀ·x and, unless null, dbias[outputs] += column sums of dy. dy and x of type `type`.
-  virtual Status linear_backward_weight(const void* dy, const void* x, DType type, int64_t rows, int64_t outputs,
-                                        int64_t inputs, float* dweight, float* dbias) = 0;
+  // dweight[outputs, inputs] += dyᵀ·x and, unless null, dbias[outputs] += column sums of dy. dy and x of type
+  // `type`.
+  virtual Status linear_backward_weight(const void* dy, const void* x, DType type, int64_t rows,
+                                        int64_t outputs, int64_t inputs, float* dweight, float* dbias) = 0;
 
   virtual Status rms_norm(const RmsNorm&) = 0;
   virtual Status rms_norm_backward(const RmsNormBackward&) = 0;
@@ -289,8 +299,8 @@ class Ops {
   virtual Status swiglu(const Swiglu&) = 0;
   virtual Status swiglu_backward(const SwigluBackward&) = 0;
   // x[tokens, D] = table[id], rounded to bf16 first when `compute` is BF16 (x stays f32).
-  virtual Status embedding(const int32_t* ids, int64_t tokens, const float* table, int64_t width, DType compute,
-                           float* x) = 0;
+  virtual Status embedding(const int32_t* ids, int64_t tokens, const float* table, int64_t width,
+                           DType compute, float* x) = 0;
   // dtable[id] += dx[t], tokens in order.
   virtual Status embedding_backward(const int32_t* ids, int64_t tokens, const float* dx, int64_t width,
                                     float* dtable) = 0;
@@ -298,8 +308,8 @@ class Ops {
   virtual Status scatter_rows(const void* from, DType type, int64_t stride, int64_t rows, int64_t width,
                               void* const* to) = 0;
   // out[i] = from[indices[i]], contiguous rows of `width` elements.
-  virtual Status gather_rows(const void* from, DType type, const int64_t* indices, int64_t rows, int64_t width,
-                             void* out) = 0;
+  virtual Status gather_rows(const void* from, DType type, const int64_t* indices, int64_t rows,
+                             int64_t width, void* out) = 0;
   virtual Status convert(const void* from, DType from_type, void* to, DType to_type, int64_t count) = 0;
 
   virtual Status attention(const Attention&) = 0;
