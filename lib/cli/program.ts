@@ -12,6 +12,11 @@ interface CommandEntry {
 /** Each command's module is imported only when it is asked for, so that `--help` is quick. */
 const commands: CommandEntry[] = [
   {
+    name: 'score',
+    summary: 'score completions that already exist',
+    load: async () => (await import('./score.ts')).scoreCommand(),
+  },
+  {
     name: 'doctor',
     summary: 'what this machine offers, what is missing and what to do about it',
     load: async () => (await import('./doctor.ts')).doctorCommand(),
