@@ -109,6 +109,7 @@ class Model {
   // The f32 master of a tensor [rows, columns]; null for index -1.
   float* master(int tensor) const;
   float* slab() const { return weights_->slab.floats(); }
+  size_t slab_bytes() const { return size_t(layout().elements) * sizeof(float); }
   ops::PackedWeight& packed(int tensor) const { return *weights_->packed[tensor]; }
   ops::PackedWeight& head() const { return packed(layout().head); }
 

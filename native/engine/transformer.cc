@@ -79,6 +79,7 @@ Status run_mlp(Model& model, const LayerTensors& tensors, int64_t rows, const La
   SSRL_RETURN_IF_ERROR(normalize(model, tensors.post_norm, b.middle, b.normed, b.post_inverse_rms, rows));
   SSRL_RETURN_IF_ERROR(ops.linear(model.packed(tensors.gate_up), b.normed, rows,
                                   model.master(tensors.gate_up_bias), b.gate_up, model.compute(), false));
+  if (b.output == nullptr) return {};
   SSRL_RETURN_IF_ERROR(ops.swiglu(
       {.gate_up = b.gate_up, .y = b.activated, .type = model.compute(), .tokens = rows, .width = c.ffn}));
   if (b.output != b.middle) {

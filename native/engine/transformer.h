@@ -62,15 +62,15 @@ class Carver {
 // Where the activations of one layer go; [rows, ...] of the compute type unless they are float. Pointers may
 // coincide where nothing is kept for a backward pass.
 struct LayerBuffers {
-  float* input;              // [D] the residual stream as the layer finds it
-  float* middle;             // [D] after attention; may be `input`
-  float* output;             // [D] as the layer leaves it; may be `middle`
-  void* normed;              // [D] the input of a fused matrix product
-  void* qkv;                 // [qkv_width] rotated queries and keys, values
-  void* raw_qkv;             // [qkv_width] before the q and k norms, or null
-  void* attended;            // [q_width]
-  void* gate_up;             // [2 F]
-  void* activated;           // [F]
+  float* input;     // [D] the residual stream as the layer finds it
+  float* middle;    // [D] after attention; may be `input`
+  float* output;    // [D] as the layer leaves it; may be `middle`; null: end at gate_up, for a backward pass
+  void* normed;     // [D] the input of a fused matrix product
+  void* qkv;        // [qkv_width] rotated queries and keys, values
+  void* raw_qkv;    // [qkv_width] before the q and k norms, or null
+  void* attended;   // [q_width]
+  void* gate_up;    // [2 F]
+  void* activated;  // [F]
   float* log_sum_exp;        // [H], or null like the four below
   float* input_inverse_rms;  // [1]
   float* post_inverse_rms;   // [1]

@@ -1,0 +1,138 @@
+#include "engine/learner.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace ssrl {
+namespace {
+
+// The batch as the layers see it. A sequence ends with its last row that enters the loss: what comes after
+// can't influence it.
+struct PackedRows {
+  std::vector<int32_t> tokens, positions;
+  std::vector<int64_t> starts = {0};
+  ActiveRows active;
+  std::vector<int64_t> flat;  // [active.count()] index into the batch's per-token arrays
+
+  PackedBatch batch() const {
+    return {tokens.data(), positions.data(), int64_t(tokens.size()), starts.data(),
+            int64_t(starts.size()) - 1};
+  }
+};
+
+void add_active(const LearnerBatch& batch, int64_t row, int64_t flat, int32_t target, PackedRows* packed) {
+  ActiveRows& active = packed->active;
+  active.rows.push_back(row);
+  active.targets.push_back(target);
+  active.weights.push_back(batch.weights[flat]);
+  if (batch.advantages) active.advantages.push_back(batch.advantages[flat]);
+  if (batch.old_log_probs) active.old_log_probs.push_back(batch.old_log_probs[flat]);
+  if (batch.reference_log_probs) active.reference_log_probs.push_back(batch.reference_log_probs[flat]);
+  packed->flat.push_back(flat);
+}
+
+PackedRows pack_rows(const LearnerBatch& batch) {
+  PackedRows packed;
+  int64_t first = 0;  // of the sequence's values in the flat arrays
+  for (int64_t s = 0; s < batch.sequences.count; ++s) {
+    const int32_t* tokens = batch.sequences.tokens + batch.sequences.offsets[s];
+    const int64_t values = int64_t(batch.sequences.offsets[s + 1]) - batch.sequences.offsets[s] - 1;
+    int64_t rows = values;
+    while (rows > 0 && batch.weights[first + rows - 1] == 0) --rows;
+    const int64_t begin = packed.starts.back();
+    for (int64_t i = 0; i < rows; ++i) {
+      packed.tokens.push_back(tokens[i]);
+      packed.positions.push_back(int32_t(i));
+      if (batch.weights[first + i] != 0) add_active(batch, begin + i, first + i, tokens[i + 1], &packed);
+    }
+    if (rows > 0) packed.starts.push_back(begin + rows);
+    first += values;
+  }
+  return packed;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Learner>> Learner::create(std::shared_ptr<Model> model,
+                                                 const LearnerOptions& options) {
+  ops::Ops& ops = model->ops();
+  const size_t bytes = model->slab_bytes();
+  Status status = check_memory(ops, 3.0 * double(bytes), "Gradients and optimizer state");
+  if (!status.ok()) return status;
+  std::unique_ptr<Learner> learner(new Learner(std::move(model), options));
+  for (Buffer* buffer : {&learner->gradients_, &learner->first_moments_, &learner->second_moments_}) {
+    status = buffer->allocate(ops, bytes);
+    if (status.ok()) status = ops.fill_zero(buffer->data(), bytes);
+    if (!status.ok()) return status;
+  }
+  return learner;
+}
+
+Status Learner::run(const LearnerBatch& batch, const ops::PolicyLossOptions& loss, const AbortFlag* abort,
+                    LearnerStatistics* statistics) {
+  const Sequences& sequences = batch.sequences;
+  statistics->log_probs.assign(sequences.offsets[sequences.count] - sequences.count, 0.0f);
+  const PackedRows packed = pack_rows(batch);
+  if (packed.active.count() == 0) return {};
+  std::vector<float> log_probs(packed.active.count());
+  SSRL_RETURN_IF_ERROR(pass_.run(packed.batch(), packed.active, loss, gradients_.floats(), log_probs.data(),
+                                 &statistics->loss, abort));
+  for (size_t i = 0; i < log_probs.size(); ++i) statistics->log_probs[packed.flat[i]] = log_probs[i];
+  if (!std::isfinite(statistics->loss.loss)) {
+    return {Code::kNonFinite, "Expected a finite loss but received " + std::to_string(statistics->loss.loss) +
+                                  "; lower the learning rate or look for extreme advantages and log-probs"};
+  }
+  return {};
+}
+
+Result<LearnerStatistics> Learner::accumulate(const LearnerBatch& batch, const ops::PolicyLossOptions& loss,
+                                              const AbortFlag* abort) {
+  LearnerStatistics statistics;
+  const Status status = run(batch, loss, abort, &statistics);
+  if (status.ok()) return statistics;
+  const Status cleared = zero_gradients();
+  return cleared.ok() ? status : cleared;
+}
+
+Status Learner::read_gradient(const Parameter& parameter, float* values) const {
+  const float* from =
+      gradients_.floats() + model_->layout().tensors[parameter.tensor].offset + parameter.offset;
+  return model_->ops().copy_to_host(values, from, size_t(parameter.count) * sizeof(float));
+}
+
+Status Learner::zero_gradients() {
+  return model_->ops().fill_zero(gradients_.data(), gradients_.bytes());
+}
+
+Status Learner::step(float learning_rate, float max_gradient_norm, double* gradient_norm) {
+  ops::Ops& ops = model_->ops();
+  const int64_t count = model_->layout().elements;
+  double squares = 0;
+  SSRL_RETURN_IF_ERROR(ops.sum_of_squares(gradients_.floats(), count, &squares));
+  *gradient_norm = std::sqrt(squares);
+  if (!std::isfinite(squares)) {
+    SSRL_RETURN_IF_ERROR(zero_gradients());
+    return {Code::kNonFinite, "Expected finite gradients but their norm is " +
+                                  std::to_string(*gradient_norm) +
+                                  "; the step was left undone and the gradients cleared"};
+  }
+  SSRL_RETURN_IF_ERROR(model_->make_unique());
+  SSRL_RETURN_IF_ERROR(ops.adamw(
+      {.weight = model_->slab(),
+       .gradient = gradients_.floats(),
+       .first_moment = first_moments_.floats(),
+       .second_moment = second_moments_.floats(),
+       .count = count,
+       .learning_rate = learning_rate,
+       .beta1 = options_.beta1,
+       .beta2 = options_.beta2,
+       .epsilon = options_.epsilon,
+       .weight_decay = options_.weight_decay,
+       .step = steps_ + 1,
+       .gradient_scale = float(std::min(1.0, double(max_gradient_norm) / (*gradient_norm + 1e-6)))}));
+  ++steps_;
+  SSRL_RETURN_IF_ERROR(model_->repack());
+  return zero_gradients();
+}
+
+}  // namespace ssrl

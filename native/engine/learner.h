@@ -1,0 +1,78 @@
+// Gradients, optimizer state and the step: what turns a batch with advantages into better weights.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/score.h"
+#include "engine/training_pass.h"
+
+namespace ssrl {
+
+class TensorFile;
+struct TensorInfo;
+
+struct LearnerOptions {
+  float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, weight_decay = 0;
+  int64_t activation_budget = 0;  // bytes of activations that may be kept for the backward pass
+};
+
+// A micro-batch. Per-token arrays are flat, T - 1 values a sequence: value t belongs to token t + 1.
+struct LearnerBatch {
+  Sequences sequences;
+  const float* weights;              // masks and normalisers folded in; 0: takes no part
+  const float* advantages;           // or null for kSft
+  const float* old_log_probs;        // or null: ratio 1
+  const float* reference_log_probs;  // or null when beta is 0
+};
+
+struct LearnerStatistics {
+  ops::PolicyLossStatistics loss;
+  std::vector<float> log_probs;  // flat like the batch; 0 where the weight is 0
+};
+
+class Learner {
+ public:
+  // kOutOfMemory where gradients and moments (12 bytes a parameter) don't fit.
+  static Result<std::unique_ptr<Learner>> create(std::shared_ptr<Model> model, const LearnerOptions& options);
+
+  // Forward and backward; adds to the gradients. kNonFinite, kAborted and other failures in the middle of the
+  // work clear the gradients of all micro-batches so far, since part of this one's may be in them.
+  Result<LearnerStatistics> accumulate(const LearnerBatch& batch, const ops::PolicyLossOptions& loss,
+                                       const AbortFlag* abort);
+
+  // values: Parameter::count floats.
+  Status read_gradient(const Parameter& parameter, float* values) const;
+  Status zero_gradients();
+
+  // Scales the gradients to at most `max_gradient_norm` over all parameters (torch's clip_grad_norm_),
+  // updates by AdamW with decoupled decay, repacks, clears the gradients. kNonFinite leaves weights and
+  // moments as they are and clears the gradients. kOutOfMemory where a clone shares the weights and a copy
+  // doesn't fit.
+  Status step(float learning_rate, float max_gradient_norm, double* gradient_norm);
+
+  // The moments and the step count as a safetensors file.
+  Status save_state(const std::string& path) const;
+  // kModelFormat where the file does not fit the model; the state is then as before. A file that can't be
+  // read to its end leaves the state of a fresh learner.
+  Status load_state(const std::string& path);
+
+  int64_t steps() const { return steps_; }
+  const Model& model() const { return *model_; }
+
+ private:
+  Learner(std::shared_ptr<Model> model, const LearnerOptions& options)
+      : model_(std::move(model)), options_(options), pass_(*model_, options.activation_budget) {}
+  Status run(const LearnerBatch& batch, const ops::PolicyLossOptions& loss, const AbortFlag* abort,
+             LearnerStatistics* statistics);
+  Status read_moments(const TensorFile& file, const std::vector<const TensorInfo*>& found);
+
+  std::shared_ptr<Model> model_;
+  LearnerOptions options_;
+  TrainingPass pass_;
+  Buffer gradients_, first_moments_, second_moments_;  // laid out like the model's slab
+  int64_t steps_ = 0;
+};
+
+}  // namespace ssrl

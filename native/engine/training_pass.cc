@@ -1,0 +1,126 @@
+#include "engine/training_pass.h"
+
+#include <algorithm>
+
+namespace ssrl {
+
+Status TrainingPass::run(const PackedBatch& batch, const ActiveRows& active,
+                         const ops::PolicyLossOptions& loss, float* slab, float* log_probs,
+                         ops::PolicyLossStatistics* statistics, const AbortFlag* abort) {
+  const int32_t last = *std::max_element(batch.positions, batch.positions + batch.rows);
+  SSRL_RETURN_IF_ERROR(model_.reserve_positions(int64_t(last) + 1));
+  SSRL_RETURN_IF_ERROR(activations_.reserve(model_, batch.rows, active.count(), budget_));
+  SSRL_RETURN_IF_ERROR(reserve_backward({model_, batch, activations_, slab}));
+  if (head_scratch_.bytes() == 0) {
+    const size_t bytes = model_.ops().policy_loss_scratch(model_.head());
+    SSRL_RETURN_IF_ERROR(head_scratch_.allocate(model_.ops(), bytes));
+  }
+  SSRL_RETURN_IF_ERROR(forward(batch, abort));
+  SSRL_RETURN_IF_ERROR(head(active, loss, slab, log_probs, statistics));
+  SSRL_RETURN_IF_ERROR(backward_final_norm(batch, active, slab));
+  return backward(batch, slab, abort);
+}
+
+Status TrainingPass::forward(const PackedBatch& batch, const AbortFlag* abort) {
+  const ModelConfig& c = model_.config();
+  SSRL_RETURN_IF_ERROR(model_.ops().embedding(batch.tokens, batch.rows,
+                                              model_.master(model_.layout().embedding), c.hidden,
+                                              model_.compute(), activations_.layer(0).input));
+  PackedKeyValues key_values(model_, batch);
+  for (int layer = 0; layer < c.layers; ++layer) {
+    SSRL_RETURN_IF_ERROR(check_abort(abort));
+    SSRL_RETURN_IF_ERROR(
+        forward_layer(model_, layer, batch.positions, batch.rows, activations_.layer(layer), key_values));
+  }
+  return check_abort(abort);
+}
+
+// Only rows that enter the loss reach the final norm and the vocabulary.
+Status TrainingPass::head(const ActiveRows& active, const ops::PolicyLossOptions& loss, float* slab,
+                          float* log_probs, ops::PolicyLossStatistics* statistics) {
+  const ModelConfig& c = model_.config();
+  const Layout& layout = model_.layout();
+  ops::Ops& ops = model_.ops();
+  SSRL_RETURN_IF_ERROR(ops.gather_rows(activations_.final_input(), DType::kF32, active.rows.data(),
+                                       active.count(), c.hidden, activations_.active_input()));
+  SSRL_RETURN_IF_ERROR(ops.rms_norm({.x = activations_.active_input(),
+                                     .x_type = DType::kF32,
+                                     .x_stride = c.hidden,
+                                     .y = activations_.hidden(),
+                                     .y_type = model_.compute(),
+                                     .y_stride = c.hidden,
+                                     .weight = model_.master(layout.final_norm),
+                                     .inverse_rms = activations_.inverse_rms(),
+                                     .tokens = active.count(),
+                                     .groups = 1,
+                                     .width = c.hidden,
+                                     .epsilon = c.rms_epsilon}));
+  const auto optional = [](const std::vector<float>& values) {
+    return values.empty() ? nullptr : values.data();
+  };
+  return ops.policy_loss({.hidden = activations_.hidden(),
+                          .weight = &model_.head(),
+                          .targets = active.targets.data(),
+                          .weights = active.weights.data(),
+                          .advantages = optional(active.advantages),
+                          .old_logprobs = optional(active.old_log_probs),
+                          .ref_logprobs = optional(active.reference_log_probs),
+                          .logprobs = log_probs,
+                          .entropies = nullptr,
+                          .dhidden = activations_.hidden_gradient(),
+                          .dweight = slab + layout.tensors[layout.head].offset,
+                          .scratch = head_scratch_.data(),
+                          .rows = active.count(),
+                          .options = loss},
+                         statistics);
+}
+
+Status TrainingPass::backward_final_norm(const PackedBatch& batch, const ActiveRows& active, float* slab) {
+  const ModelConfig& c = model_.config();
+  const GradientBuffers& g = activations_.gradients();
+  ops::Ops& ops = model_.ops();
+  const int weight = model_.layout().final_norm;
+  SSRL_RETURN_IF_ERROR(ops.rms_norm_backward({.dy = activations_.hidden_gradient(),
+                                              .dy_type = DType::kF32,
+                                              .dy_stride = c.hidden,
+                                              .x = activations_.active_input(),
+                                              .x_type = DType::kF32,
+                                              .x_stride = c.hidden,
+                                              .weight = model_.master(weight),
+                                              .inverse_rms = activations_.inverse_rms(),
+                                              .dx = activations_.hidden_gradient(),
+                                              .dx_type = DType::kF32,
+                                              .dx_stride = c.hidden,
+                                              .accumulate = false,
+                                              .dweight = slab + model_.layout().tensors[weight].offset,
+                                              .scratch = g.norm_scratch,
+                                              .tokens = active.count(),
+                                              .groups = 1,
+                                              .width = c.hidden}));
+  SSRL_RETURN_IF_ERROR(ops.fill_zero(g.residual, size_t(batch.rows) * c.hidden * sizeof(float)));
+  std::vector<void*> to;
+  to.reserve(active.rows.size());
+  for (const int64_t row : active.rows) to.push_back(g.residual + row * c.hidden);
+  return ops.scatter_rows(activations_.hidden_gradient(), DType::kF32, c.hidden, active.count(), c.hidden,
+                          to.data());
+}
+
+Status TrainingPass::backward(const PackedBatch& batch, float* slab, const AbortFlag* abort) {
+  const ModelConfig& c = model_.config();
+  const Layout& layout = model_.layout();
+  const BackwardContext context{model_, batch, activations_, slab};
+  PackedKeyValues key_values(model_, batch);
+  for (int layer = c.layers - 1; layer >= 0; --layer) {
+    SSRL_RETURN_IF_ERROR(check_abort(abort));
+    if (!activations_.is_kept(layer)) {
+      LayerBuffers again = activations_.layer(layer);
+      again.output = nullptr;
+      SSRL_RETURN_IF_ERROR(forward_layer(model_, layer, batch.positions, batch.rows, again, key_values));
+    }
+    SSRL_RETURN_IF_ERROR(backward_layer(context, layer));
+  }
+  return model_.ops().embedding_backward(batch.tokens, batch.rows, activations_.gradients().residual,
+                                         c.hidden, slab + layout.tensors[layout.embedding].offset);
+}
+
+}  // namespace ssrl
