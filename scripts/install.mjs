@@ -17,6 +17,9 @@ const addonPath = path.join(root, 'build', 'Release', 'ssrl.node')
 const stampPath = path.join(root, 'build', '.sources')
 const logPath = path.join(root, 'build', 'build.log')
 
+// The package as npm installs it has no lock file.
+const inRepository = fs.existsSync(path.join(root, 'package-lock.json'))
+
 const commands = {
   'apt-get': 'apt-get install -y cmake g++ make libdnnl-dev libhwy-dev nlohmann-json3-dev',
   dnf: 'dnf install -y cmake gcc-c++ make onednn-devel highway-devel json-devel   # untested',
@@ -59,7 +62,7 @@ function systemHint() {
 
 /** The one command that brings what is missing, typed from the folder where npm was started. */
 function setupCommand() {
-  if (fs.existsSync(path.join(root, 'package-lock.json'))) return 'npm run setup'
+  if (inRepository) return 'npm run setup'
   const relative = path.relative(process.env.INIT_CWD ?? process.cwd(), root)
   return `bash ${path.join(relative.startsWith('..') ? root : relative, 'scripts', 'setup.sh')}`
 }
@@ -168,7 +171,17 @@ async function buildAddon(onStep) {
   const error = loadError()
   if (error !== null) return `it was built, but can't be loaded: ${error}`
   fs.writeFileSync(stampPath, hash)
+  if (!inRepository) dropIntermediates()
   return null
+}
+
+/** A dependency is not built twice: what the compiler left is tens of megabytes. */
+function dropIntermediates() {
+  const build = path.dirname(stampPath)
+  for (const name of fs.readdirSync(build)) {
+    if (name !== 'Release' && name !== path.basename(stampPath))
+      fs.rmSync(path.join(build, name), { recursive: true })
+  }
 }
 
 const mode = process.argv[2] ?? ''
