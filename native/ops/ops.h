@@ -331,5 +331,10 @@ class Ops {
 // The CPU backend; one instance per process.
 Ops& cpu();
 
+// Bytes that the CPU backend holds in this process, and what it could still allocate
+// (kInvalidArg when SSRL_MEMORY can't be read).
+uint64_t memory_held();
+Status memory_free(uint64_t* out);
+
 }  // namespace ops
 }  // namespace ssrl

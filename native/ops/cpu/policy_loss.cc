@@ -1,0 +1,185 @@
+// The fused head: output projection, log-softmax, clipped policy-gradient (or SFT) loss and its gradients,
+// chunk by chunk over the rows that count. The gradient of a row of logits replaces the logits, in the
+// compute type.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "ops/cpu/kernels.h"
+#include "ops/cpu/vocabulary.h"
+
+namespace ssrl::ops::host {
+namespace {
+
+// What one row adds to the statistics, and the derivative of its loss by its log-prob.
+struct RowLoss {
+  float policy = 0;
+  float kl = 0;
+  float ratio = 1;
+  float mismatch = 0;
+  float derivative = 0;  // weight included
+  bool clip_low = false;
+  bool clip_high = false;
+};
+
+RowLoss row_loss(const PolicyLoss& a, int64_t row, float logprob) {
+  const PolicyLossOptions& o = a.options;
+  RowLoss loss;
+  if (a.old_logprobs != nullptr) loss.mismatch = std::fabs(logprob - a.old_logprobs[row]);
+  if (o.type == LossType::kSft) {
+    loss.policy = -logprob;
+    loss.derivative = -a.weights[row];
+    return loss;
+  }
+  const float advantage = a.advantages[row];
+  if (a.old_logprobs != nullptr) loss.ratio = std::exp(logprob - a.old_logprobs[row]);
+  const float r = loss.ratio;
+  const float clipped = std::min(std::max(r, 1.0f - o.epsilon), 1.0f + o.epsilon_high);
+  loss.clip_low = advantage < 0 && r < 1.0f - o.epsilon;
+  loss.clip_high = advantage > 0 && r > 1.0f + o.epsilon_high;
+  loss.policy = std::max(-advantage * r, -advantage * clipped);
+  float derivative = -advantage * r >= -advantage * clipped ? -advantage * r : 0.0f;
+  if (o.dual_clip > 0 && advantage < 0 && loss.policy > -advantage * o.dual_clip) {
+    loss.policy = -advantage * o.dual_clip;
+    derivative = 0;
+  }
+  if (o.beta != 0 && a.ref_logprobs != nullptr) {
+    const float difference = a.ref_logprobs[row] - logprob;
+    loss.kl = std::expm1(difference) - difference;
+    derivative += o.beta * -std::expm1(difference);
+  }
+  loss.derivative = a.weights[row] * derivative;
+  return loss;
+}
+
+// dlogits = derivative / T * (onehot - softmax), written over the logits in the compute type, from the row's
+// start.
+void logits_to_gradient(float* row, int64_t vocabulary, int32_t target, const RowSoftmax& softmax,
+                        float inverse, float derivative, DType type) {
+  const float factor = derivative * inverse;
+  for (int64_t i = 0; i < vocabulary; ++i) {
+    const float probability = std::exp((row[i] * inverse - softmax.maximum) - softmax.log_sum_exp);
+    store(row, type, i, factor * ((i == target ? 1.0f : 0.0f) - probability));
+  }
+}
+
+struct Chunk {
+  int64_t* rows;    // [chunk] indices of the rows with a weight
+  void* hidden;     // [chunk, D] compute type
+  float* dhidden;   // [chunk, D]
+  float* logits;    // [chunk, V]
+  RowLoss* losses;  // [chunk]
+  float* entropies;
+};
+
+template <typename T>
+T* carve(char** cursor, int64_t count) {
+  T* result = reinterpret_cast<T*>(*cursor);
+  *cursor += (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
+  return result;
+}
+
+Chunk carve_chunk(void* scratch, const PackedWeight& weight, size_t* bytes) {
+  const int64_t rows = vocabulary_chunk(weight), inputs = weight.inputs();
+  char* cursor = static_cast<char*>(scratch);
+  Chunk chunk;
+  chunk.rows = carve<int64_t>(&cursor, rows);
+  chunk.losses = carve<RowLoss>(&cursor, rows);
+  chunk.entropies = carve<float>(&cursor, rows);
+  chunk.hidden = carve<float>(&cursor, rows * inputs);
+  chunk.dhidden = carve<float>(&cursor, rows * inputs);
+  chunk.logits = carve<float>(&cursor, rows * weight.outputs());
+  if (bytes != nullptr) *bytes = static_cast<size_t>(cursor - static_cast<char*>(scratch));
+  return chunk;
+}
+
+void add_row(const PolicyLoss& a, int64_t row, const RowLoss& loss, float entropy,
+             PolicyLossStatistics* total) {
+  const double weight = a.weights[row];
+  const double kl_weight = a.options.type == LossType::kSft ? 0 : a.options.beta;
+  total->policy_loss += weight * loss.policy;
+  total->loss += weight * (loss.policy + kl_weight * loss.kl);
+  total->kl += loss.kl;
+  total->entropy += entropy;
+  total->ratio += loss.ratio;
+  total->ratio_max = std::max(total->ratio_max, static_cast<double>(loss.ratio));
+  // A NaN must survive: std::max would drop it.
+  if (!(loss.mismatch <= total->mismatch)) total->mismatch = loss.mismatch;
+  total->clip_low += loss.clip_low;
+  total->clip_high += loss.clip_high;
+  total->rows += 1;
+}
+
+Status run_chunk(const PolicyLoss& a, const Chunk& chunk, int64_t count, PolicyLossStatistics* statistics) {
+  const int64_t vocabulary = a.weight->outputs(), inputs = a.weight->inputs();
+  const DType type = a.weight->compute();
+  const float inverse = 1.0f / a.options.temperature;
+  const bool backward = a.dhidden != nullptr || a.dweight != nullptr;
+  SSRL_RETURN_IF_ERROR(gather_rows(a.hidden, type, chunk.rows, count, inputs, chunk.hidden));
+  SSRL_RETURN_IF_ERROR(linear(*a.weight, chunk.hidden, count, nullptr, chunk.logits, DType::kF32, false));
+  parallel_for(count, 1, [&](int64_t i) {
+    float* logits = chunk.logits + i * vocabulary;
+    const int64_t row = chunk.rows[i];
+    const RowSoftmax softmax = log_softmax_row(logits, vocabulary, inverse);
+    const float logprob = row_logprob(softmax, logits[a.targets[row]], inverse);
+    a.logprobs[row] = logprob;
+    if (a.entropies != nullptr) a.entropies[row] = softmax.entropy;
+    chunk.entropies[i] = softmax.entropy;
+    chunk.losses[i] = row_loss(a, row, logprob);
+    if (backward) {
+      logits_to_gradient(logits, vocabulary, a.targets[row], softmax, inverse, chunk.losses[i].derivative,
+                         type);
+    }
+  });
+  for (int64_t i = 0; i < count; ++i) {
+    add_row(a, chunk.rows[i], chunk.losses[i], chunk.entropies[i], statistics);
+  }
+  if (backward && type == DType::kBF16) {
+    // Each gradient took the first half of its row; the matrix products want the rows side by side.
+    for (int64_t i = 1; i < count; ++i) {
+      std::memmove(at(chunk.logits, type, i * vocabulary), chunk.logits + i * vocabulary,
+                   static_cast<size_t>(vocabulary) * size_of(type));
+    }
+  }
+  if (a.dhidden != nullptr) {
+    SSRL_RETURN_IF_ERROR(linear_backward_input(*a.weight, chunk.logits, count, chunk.dhidden, DType::kF32));
+    for (int64_t i = 0; i < count; ++i) {
+      std::memcpy(a.dhidden + chunk.rows[i] * inputs, chunk.dhidden + i * inputs,
+                  static_cast<size_t>(inputs) * sizeof(float));
+    }
+  }
+  if (a.dweight == nullptr) return {};
+  return linear_backward_weight(chunk.logits, chunk.hidden, type, count, vocabulary, inputs, a.dweight,
+                                nullptr);
+}
+
+}  // namespace
+
+size_t policy_loss_scratch(const PackedWeight& weight) {
+  size_t bytes = 0;
+  carve_chunk(nullptr, weight, &bytes);
+  return bytes;
+}
+
+Status policy_loss(const PolicyLoss& a, PolicyLossStatistics* statistics) {
+  const int64_t limit = vocabulary_chunk(*a.weight);
+  const size_t row_bytes = static_cast<size_t>(a.weight->inputs()) * sizeof(float);
+  const Chunk chunk = carve_chunk(a.scratch, *a.weight, nullptr);
+  int64_t count = 0;
+  for (int64_t row = 0; row < a.rows; ++row) {
+    if (a.weights[row] != 0) {
+      chunk.rows[count++] = row;
+    } else {
+      a.logprobs[row] = 0;
+      if (a.entropies != nullptr) a.entropies[row] = 0;
+      if (a.dhidden != nullptr) std::memset(a.dhidden + row * a.weight->inputs(), 0, row_bytes);
+    }
+    if (count == limit || (row + 1 == a.rows && count > 0)) {
+      SSRL_RETURN_IF_ERROR(run_chunk(a, chunk, count, statistics));
+      count = 0;
+    }
+  }
+  return {};
+}
+
+}  // namespace ssrl::ops::host
