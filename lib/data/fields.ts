@@ -70,7 +70,7 @@ function promptText(prompt: unknown, where: string): string {
   )
 }
 
-/** The golden answers of a row; [] when it has none. Throws `ERR_DATASET` for answers that are not text. */
+/** The golden answers of a row, stripped; [] when it has none. Throws `ERR_DATASET` for answers that are not text. */
 export function readAnswers(fields: Fields, where: string): string[] {
   for (const name of ANSWER_FIELDS) {
     const value = fieldAt(fields, name)
@@ -80,7 +80,7 @@ export function readAnswers(fields: Fields, where: string): string[] {
 }
 
 function answerList(value: unknown, where: string): string[] {
-  if (typeof value === 'string') return [value]
+  if (typeof value === 'string') return [value.trim()]
   if (typeof value === 'number' && Number.isFinite(value)) return [String(value)]
   if (Array.isArray(value)) return value.flatMap((inner, index) => answerList(inner, `${where}[${index}]`))
   if (typeof value === 'object' && value !== null) {

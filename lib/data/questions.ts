@@ -94,7 +94,7 @@ class QuestionCollector {
       this.#report(line, 'empty-question', 'the question is missing or empty', true)
       return
     }
-    if (goldenAnswers.length === 0) {
+    if (goldenAnswers.every((answer) => answer === '')) {
       const dropped = this.#answers === 'required'
       this.#report(line, 'missing-answers', 'there is no golden answer', dropped)
       if (dropped) return
