@@ -48,18 +48,6 @@ export interface NativeTensorSource {
   permutedHeads: number
 }
 
-type NumberArray =
-  | Int8Array
-  | Uint8Array
-  | Int16Array
-  | Uint16Array
-  | Int32Array
-  | Uint32Array
-  | Float32Array
-  | Float64Array
-  | BigInt64Array
-  | BigUint64Array
-
 export interface NativeTensorInfo {
   name: string
   dtype: string
@@ -69,30 +57,8 @@ export interface NativeTensorInfo {
 
 export interface NativeTensorFile {
   format: 'safetensors' | 'gguf'
-  /** Strings; of GGUF also numbers (bigints beyond 2^53), booleans, typed arrays and arrays of strings. */
-  metadata: Record<string, string | number | bigint | boolean | string[] | NumberArray>
+  metadata: Record<string, unknown>
   tensors: NativeTensorInfo[]
-}
-
-/**
- * The type of the data unless `dtype` says F16, BF16 or, in GGUF files, Q8_0: a Float32Array is converted to it, a
- * Uint16Array holds the bits of F16 or BF16 already. Rows of Q8_0 are a multiple of 32.
- */
-export interface NativeTensorToWrite {
-  name: string
-  /** Row-major, outermost first. */
-  shape: readonly number[]
-  data: ArrayBufferView
-  dtype?: string
-}
-
-/**
- * A GGUF metadata value: `type` is u8, i8, u16, i16, u32, i32, u64, i64, f32, f64, bool or string, or one of the
- * numbers with [] for a typed array of that type, or string[].
- */
-export interface NativeGgufEntry {
-  type: string
-  value: unknown
 }
 
 /** Stops one call or several; `abort()` may be called at any time, from the JS thread. */
@@ -127,7 +93,7 @@ export interface NativeCompletion {
   entropies: Float32Array
   /** Null unless the request truncates the distribution. */
   sampledLogProbs: Float32Array | null
-  finishReason: 'stop' | 'end' | 'length' | 'aborted'
+  finishReason: 'stop' | 'end' | 'length'
 }
 
 export interface NativeGenerateOptions {
@@ -142,6 +108,7 @@ export interface NativeGenerateOptions {
 
 /** A sequence over the KV cache that can go on: generate, append text from outside, generate again. */
 export interface NativeSession {
+  /** Tokens so far. */
   readonly length: number
   append(tokens: Int32Array): Promise<void>
   generate(
@@ -149,14 +116,18 @@ export interface NativeSession {
     endTokens: Int32Array,
     abort: NativeAbortToken | null,
   ): Promise<NativeCompletion>
-  fork(n: number): NativeSession[]
+  fork(n: number): Promise<NativeSession[]>
   close(): void
 }
 
 export interface NativeGeneratorStatistics {
+  /** Tokens fed as part of a prompt, of appended text, or of what was computed again. */
   prefilledTokens: number
+  /** Tokens sampled. */
   decodedTokens: number
   preemptions: number
+  /** Passes through the model. */
+  steps: number
   pagesUsed: number
   pagesTotal: number
 }
@@ -174,7 +145,7 @@ export interface NativePolicy {
   setCacheBudget(bytes: number): void
   generate(options: NativeGenerateOptions): Promise<NativeCompletion[]>
   openSession(tokens: Int32Array): Promise<NativeSession>
-  generatorStatistics(): NativeGeneratorStatistics
+  generatorStatistics(): Promise<NativeGeneratorStatistics>
   /** Flat per-token values, T - 1 for a sequence of T tokens. */
   score(
     tokens: Int32Array,
@@ -184,7 +155,7 @@ export interface NativePolicy {
   ): Promise<{ logProbs: Float32Array; entropies: Float32Array }>
   logits(tokens: Int32Array): Promise<Float32Array>
   /** Shares the weights until one of the two is trained or written. */
-  clone(): NativePolicy
+  clone(): Promise<NativePolicy>
   /** Writes the named parameters, in this order, as one safetensors file (fsynced). */
   writeSafetensors(
     path: string,
@@ -195,9 +166,10 @@ export interface NativePolicy {
   writeGguf(
     path: string,
     tensors: { name: string; parameter: string; permuteHeads: number; dtype: string }[],
-    metadata: Record<string, NativeGgufEntry>,
+    metadata: Record<string, unknown>,
   ): Promise<void>
-  dispose(): void
+  /** Stops all work with ERR_DISPOSED; resolves when the memory is free. */
+  dispose(): Promise<void>
 }
 
 export interface NativeLossOptions {
@@ -273,22 +245,12 @@ export interface NativeAddon {
   /** Stops the compute thread for good; for process exit. */
   shutdown(): void
   readTensorFile(path: string): Promise<NativeTensorFile>
-  /**
-   * Raw values: Float32Array for F32, Uint16Array for F16 and BF16, Int32Array, BigInt64Array, ..., Uint8Array for
-   * BOOL and F8; the blocks of GGUF quantisations come dequantized, as Float32Array.
-   */
+  /** Raw values: Float32Array for F32, Uint16Array for F16/BF16, Int32Array, BigInt64Array, ...; GGUF blocks dequantized to Float32Array. */
   readTensor(path: string, name: string): Promise<ArrayBufferView>
-  /** A safetensors file, fsynced. */
   writeTensorFile(
     path: string,
-    tensors: NativeTensorToWrite[],
+    tensors: { name: string; shape: number[]; data: ArrayBufferView }[],
     metadata: Record<string, string>,
-  ): Promise<void>
-  /** A GGUF v3 file, fsynced. */
-  writeGgufFile(
-    path: string,
-    tensors: NativeTensorToWrite[],
-    metadata: Record<string, NativeGgufEntry>,
   ): Promise<void>
   loadPolicy(options: {
     config: NativeModelConfig

@@ -22,18 +22,6 @@ class AbortToken : public Napi::ObjectWrap<AbortToken> {
   std::shared_ptr<AbortFlag> flag_ = std::make_shared<AbortFlag>();
 };
 
-Status run_guarded(const std::function<Status(const AbortFlag*)>& work, const AbortFlag* abort) {
-  try {
-    SSRL_RETURN_IF_ERROR(check_abort(abort));
-    return work(abort);
-  } catch (const std::bad_alloc&) {
-    return {Code::kOutOfMemory,
-            "Expected enough memory for this call but an allocation failed; free some memory"};
-  } catch (const std::exception& error) {
-    return {Code::kInternal, std::string("Unexpected failure in native code: ") + error.what()};
-  }
-}
-
 }  // namespace
 
 void Environment::init(Napi::Env env) {
@@ -164,23 +152,16 @@ void Settler::call(size_t index, std::function<std::vector<napi_value>(Napi::Env
   });
 }
 
-Napi::Value run_job(Napi::Env env, const AsyncOptions& options, std::function<Status(const AbortFlag*)> work,
-                    std::function<Napi::Value(Napi::Env)> finish) {
-  Napi::Value promise;
-  auto settler = Settler::open(env, options, &promise);
-  auto run = [settler, work = std::move(work), finish = std::move(finish)]() mutable {
-    Status status = run_guarded(work, settler->abort().get());
-    work = nullptr;  // what it holds is free before the caller hears of it
-    if (status.ok()) {
-      settler->resolve(std::move(finish));
-    } else {
-      settler->reject(std::move(status));
-    }
-  };
-  if (!ComputeThread::instance().post({settler->owner(), options.threads, std::move(run)})) {
-    settler->reject({Code::kAborted, "The process is leaving"});
+Status run_guarded(const AbortFlag* abort, const std::function<Status()>& work) {
+  try {
+    SSRL_RETURN_IF_ERROR(check_abort(abort));
+    return work();
+  } catch (const std::bad_alloc&) {
+    return {Code::kOutOfMemory,
+            "Expected enough memory for this call but an allocation failed; free some memory"};
+  } catch (const std::exception& error) {
+    return {Code::kInternal, std::string("Unexpected failure in native code: ") + error.what()};
   }
-  return promise;
 }
 
 std::shared_ptr<AbortFlag> abort_flag_of(Napi::Value token) {

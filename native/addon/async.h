@@ -18,6 +18,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <variant>
 #include <vector>
 
 #include "abort.h"
@@ -81,6 +82,9 @@ class Settler {
 
   void resolve(std::function<Napi::Value(Napi::Env)> make);
   void reject(Status status);
+  // Runs `work` (returns Result<T>) here and now, on the compute thread, and settles with what comes of it.
+  template <typename T, typename Work, typename Finish>
+  void settle_with(const Work& work, Finish finish);
   // Calls callback `index` on the JS thread, unless the promise has been settled by then.
   void call(size_t index, std::function<std::vector<napi_value>(Napi::Env)> make_arguments);
 
@@ -93,31 +97,61 @@ class Settler {
   uint64_t id_ = 0;
 };
 
-// Runs `work` (returns Status) on the compute thread, then `finish` on the JS thread for the promise's value.
-Napi::Value run_job(Napi::Env env, const AsyncOptions& options, std::function<Status(const AbortFlag*)> work,
-                    std::function<Napi::Value(Napi::Env)> finish);
+// Runs `work`; what it throws becomes a Status, as does a flag that was raised before.
+Status run_guarded(const AbortFlag* abort, const std::function<Status()>& work);
 
-// The same for work that returns Result<T>; `work` may take a `const AbortFlag*`, to look at between steps.
+template <typename T, typename Work, typename Finish>
+void Settler::settle_with(const Work& work, Finish finish) {
+  auto value = std::make_shared<std::unique_ptr<T>>();
+  Status status = run_guarded(abort_.get(), [&]() -> Status {
+    Result<T> result = work();
+    if (!result.ok()) return result.status();
+    *value = std::make_unique<T>(std::move(result.value()));
+    return {};
+  });
+  if (!status.ok()) return reject(std::move(status));
+  resolve([value, finish = std::move(finish)](Napi::Env env) mutable -> Napi::Value {
+    return finish(env, **value);
+  });
+}
+
+// Runs `work` (returns Result<T>) on the compute thread, then `finish` on the JS thread for the promise's
+// value. `work` may take a `const AbortFlag*`, to look at between steps.
 template <typename T, typename Work, typename Finish>
 Napi::Value run_async(Napi::Env env, const AsyncOptions& options, Work work, Finish finish) {
-  auto state = std::make_shared<std::unique_ptr<T>>();
-  return run_job(
-      env, options,
-      [state, work = std::move(work)](const AbortFlag* abort) mutable -> Status {
-        auto run = [&]() -> Result<T> {
+  Napi::Value promise;
+  auto settler = Settler::open(env, options, &promise);
+  // In a shared pointer, so that what the work holds is free before the caller hears of its end.
+  auto held = std::make_shared<Work>(std::move(work));
+  auto run = [settler, held = std::move(held), finish = std::move(finish)]() mutable {
+    settler->template settle_with<T>(
+        [&]() -> Result<T> {
+          const auto mine = std::move(held);
           if constexpr (std::is_invocable_v<Work&, const AbortFlag*>) {
-            return work(abort);
+            return (*mine)(settler->abort().get());
           } else {
-            return work();
+            return (*mine)();
           }
-        };
-        Result<T> result = run();
-        if (!result.ok()) return result.status();
-        *state = std::make_unique<T>(std::move(result.value()));
-        return {};
+        },
+        std::move(finish));
+  };
+  if (!ComputeThread::instance().post({settler->owner(), options.threads, std::move(run)})) {
+    settler->reject({Code::kAborted, "The process is leaving"});
+  }
+  return promise;
+}
+
+// The same for work that returns a Status.
+template <typename Work, typename Finish>
+Napi::Value run_job(Napi::Env env, const AsyncOptions& options, Work work, Finish finish) {
+  return run_async<std::monostate>(
+      env, options,
+      [work = std::move(work)](const AbortFlag* abort) mutable -> Result<std::monostate> {
+        SSRL_RETURN_IF_ERROR(work(abort));
+        return std::monostate{};
       },
-      [state, finish = std::move(finish)](Napi::Env env) mutable -> Napi::Value {
-        return finish(env, **state);
+      [finish = std::move(finish)](Napi::Env env, std::monostate&) mutable -> Napi::Value {
+        return finish(env);
       });
 }
 

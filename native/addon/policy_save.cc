@@ -1,0 +1,89 @@
+// A policy's weights as files.
+#include "addon/arguments.h"
+#include "addon/policy.h"
+#include "formats/gguf.h"
+#include "formats/writer.h"
+
+namespace ssrl {
+namespace {
+
+struct SavedTensor {
+  std::string name;
+  std::string parameter;
+  std::string dtype;
+  int permute_heads = 0;
+};
+
+struct SavePlan {
+  std::string path;
+  std::vector<SavedTensor> saved;
+  std::vector<TensorToWrite> tensors;
+};
+
+// Looks the parameters up, for their shapes.
+Status plan_tensors(Model& model, SavePlan& plan) {
+  for (const SavedTensor& saved : plan.saved) {
+    auto found = model.find(saved.parameter);
+    if (!found.ok()) return found.status();
+    const std::vector<int64_t>& shape = found.value()->shape;
+    if (saved.permute_heads > 0 && shape[0] % (2 * saved.permute_heads) != 0) {
+      return invalid_arg("The rows of " + saved.parameter + " can't be divided into " +
+                         std::to_string(saved.permute_heads) + " heads");
+    }
+    plan.tensors.push_back({saved.name, shape, saved.dtype, false});
+  }
+  return {};
+}
+
+TensorSource source_of(Model& model, const SavePlan& plan, const AbortFlag* abort) {
+  return [&model, &plan, abort](size_t index, std::vector<float>& scratch) -> Result<const void*> {
+    SSRL_RETURN_IF_ERROR(check_abort(abort));
+    const SavedTensor& saved = plan.saved[index];
+    auto found = model.find(saved.parameter);
+    if (!found.ok()) return found.status();
+    const Parameter& parameter = *found.value();
+    scratch.resize(size_t(parameter.count));
+    SSRL_RETURN_IF_ERROR(model.read(parameter, scratch.data()));
+    if (saved.permute_heads > 0) {
+      const int64_t rows = parameter.shape[0];
+      permute_rows(scratch.data(), rows, parameter.count / rows, saved.permute_heads);
+    }
+    return static_cast<const void*>(scratch.data());
+  };
+}
+
+Napi::Value undefined_of(Napi::Env env, Done&) {
+  return env.Undefined();
+}
+
+}  // namespace
+
+Napi::Value PolicyObject::write_safetensors(const Napi::CallbackInfo& info) {
+  SavePlan plan;
+  plan.path = string_of(info[0], "path");
+  const Napi::Array names = array_of(info[1], "parameters");
+  const std::string dtype = string_of(info[2], "dtype");
+  for (uint32_t i = 0; i < names.Length(); ++i) {
+    const std::string name = string_of(names.Get(i), "parameters");
+    plan.saved.push_back({name, name, dtype, 0});
+  }
+  std::vector<std::pair<std::string, std::string>> metadata;
+  const Napi::Object entries = object_of(info[3], "metadata");
+  const Napi::Array keys = entries.GetPropertyNames();
+  for (uint32_t i = 0; i < keys.Length(); ++i) {
+    const std::string key = string_of(keys.Get(i), "metadata");
+    metadata.emplace_back(key, string_of(entries.Get(key), "metadata." + key));
+  }
+  return run_on_policy<Done>(
+      Value(), state_, {},
+      [plan = std::move(plan), metadata = std::move(metadata)](
+          PolicyState& state, const AbortFlag* abort) mutable -> Result<Done> {
+        SSRL_RETURN_IF_ERROR(plan_tensors(*state.model, plan));
+        SSRL_RETURN_IF_ERROR(
+            ssrl::write_safetensors(plan.path, plan.tensors, metadata, source_of(*state.model, plan, abort)));
+        return Done{};
+      },
+      undefined_of);
+}
+
+}  // namespace ssrl
