@@ -1,2 +1,64 @@
 /** The public surface: what is not exported here is not public. */
+
+export {
+  type ChatMessage,
+  type Example,
+  type ExampleReport,
+  type LoadExamplesOptions,
+  loadExamples,
+} from './data/examples.ts'
+export {
+  type LoadQuestionsOptions,
+  loadQuestions,
+  loadQuestionsWithReport,
+  type Question,
+  type QuestionIssue,
+  type QuestionIssueKind,
+  type QuestionReport,
+} from './data/questions.ts'
 export { SsrlError, type SsrlErrorCode } from './errors.ts'
+export { type CompletionScore, type ScoreOptions, scoreCompletion, scoreFiles } from './evaluation/score.ts'
+export { majorityAtK, passAtK } from './evaluation/statistics.ts'
+export type { BenchmarkSummary, Metric, Scores, Summary } from './evaluation/summary.ts'
+export {
+  type ComposedReward,
+  coverExactMatchScore,
+  type DefaultRewardOptions,
+  exactMatchScore,
+  f1Score,
+  majorityAnswer,
+  normalizeAnswer,
+  type RewardBreakdown,
+  type RewardContext,
+  type RewardFunction,
+  type RewardPart,
+  rewards,
+  runReward,
+} from './rewards/index.ts'
+export { type FormatMode, formatScore } from './rollout/format.ts'
+export {
+  type ParsedCompletion,
+  parseCompletion,
+  type Span,
+  type Tag,
+  type TagName,
+  TagParser,
+} from './rollout/grammar.ts'
+export { type InformationMask, informationWeights, lossMask, lossWeights } from './rollout/mask.ts'
+export {
+  loadPromptTemplate,
+  type PromptSegment,
+  type PromptTemplate,
+  type PromptTemplateName,
+  promptTemplates,
+  renderPrompt,
+} from './rollout/prompts.ts'
+export {
+  createTrajectory,
+  type FinishReason,
+  TokenSource,
+  type Trajectory,
+  type TrajectoryInput,
+  type TrajectoryRecord,
+  trajectoryRecord,
+} from './rollout/trajectory.ts'

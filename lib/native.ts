@@ -48,6 +48,18 @@ export interface NativeTensorSource {
   permutedHeads: number
 }
 
+type NumberArray =
+  | Int8Array
+  | Uint8Array
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array
+  | Float32Array
+  | Float64Array
+  | BigInt64Array
+  | BigUint64Array
+
 export interface NativeTensorInfo {
   name: string
   dtype: string
@@ -57,8 +69,30 @@ export interface NativeTensorInfo {
 
 export interface NativeTensorFile {
   format: 'safetensors' | 'gguf'
-  metadata: Record<string, unknown>
+  /** Strings; of GGUF also numbers (bigints beyond 2^53), booleans, typed arrays and arrays of strings. */
+  metadata: Record<string, string | number | bigint | boolean | string[] | NumberArray>
   tensors: NativeTensorInfo[]
+}
+
+/**
+ * The type of the data unless `dtype` says F16, BF16 or, in GGUF files, Q8_0: a Float32Array is converted to it, a
+ * Uint16Array holds the bits of F16 or BF16 already. Rows of Q8_0 are a multiple of 32.
+ */
+export interface NativeTensorToWrite {
+  name: string
+  /** Row-major, outermost first. */
+  shape: readonly number[]
+  data: ArrayBufferView
+  dtype?: string
+}
+
+/**
+ * A GGUF metadata value: `type` is u8, i8, u16, i16, u32, i32, u64, i64, f32, f64, bool or string, or one of the
+ * numbers with [] for a typed array of that type, or string[].
+ */
+export interface NativeGgufEntry {
+  type: string
+  value: unknown
 }
 
 /** Stops one call or several; `abort()` may be called at any time, from the JS thread. */
@@ -166,7 +200,7 @@ export interface NativePolicy {
   writeGguf(
     path: string,
     tensors: { name: string; parameter: string; permuteHeads: number; dtype: string }[],
-    metadata: Record<string, unknown>,
+    metadata: Record<string, NativeGgufEntry>,
   ): Promise<void>
   /** Stops all work with ERR_DISPOSED; resolves when the memory is free. */
   dispose(): Promise<void>
@@ -245,12 +279,22 @@ export interface NativeAddon {
   /** Stops the compute thread for good; for process exit. */
   shutdown(): void
   readTensorFile(path: string): Promise<NativeTensorFile>
-  /** Raw values: Float32Array for F32, Uint16Array for F16/BF16, Int32Array, BigInt64Array, ...; GGUF blocks dequantized to Float32Array. */
+  /**
+   * Raw values: Float32Array for F32, Uint16Array for F16 and BF16, Int32Array, BigInt64Array, ..., Uint8Array for
+   * BOOL and F8; the blocks of GGUF quantisations come dequantized, as Float32Array.
+   */
   readTensor(path: string, name: string): Promise<ArrayBufferView>
+  /** A safetensors file, fsynced. */
   writeTensorFile(
     path: string,
-    tensors: { name: string; shape: number[]; data: ArrayBufferView }[],
+    tensors: NativeTensorToWrite[],
     metadata: Record<string, string>,
+  ): Promise<void>
+  /** A GGUF v3 file, fsynced. */
+  writeGgufFile(
+    path: string,
+    tensors: NativeTensorToWrite[],
+    metadata: Record<string, NativeGgufEntry>,
   ): Promise<void>
   loadPolicy(options: {
     config: NativeModelConfig

@@ -214,15 +214,19 @@ function answersSearch(text: string, spans: OpenSpan[], index: number): boolean 
  * on both sides of it.
  */
 function tokenRange(tokenEnds: Int32Array, start: number, end: number): [number, number] {
-  let first = -1
-  let last = -1
-  for (let token = 0; token < tokenEnds.length; token++) {
-    const from = token === 0 ? 0 : tokenEnds[token - 1]!
-    const to = tokenEnds[token]!
-    const inside = from === to ? start < from && from < end : from < end && to > start
-    if (!inside) continue
-    if (first < 0) first = token
-    last = token
+  const first = firstIndex(tokenEnds, (to) => to > start)
+  const last = firstIndex(tokenEnds, (to) => to >= end)
+  return [first, Math.min(last + 1, tokenEnds.length)]
+}
+
+/** Index of the first value for which a condition holds that holds for all after it; the length when there is none. */
+function firstIndex(values: Int32Array, holds: (value: number) => boolean): number {
+  let low = 0
+  let high = values.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (holds(values[middle]!)) high = middle
+    else low = middle + 1
   }
-  return first < 0 ? [tokenEnds.length, tokenEnds.length] : [first, last + 1]
+  return low
 }

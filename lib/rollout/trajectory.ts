@@ -127,3 +127,35 @@ function requireLength(name: string, received: number, expected: number): void {
     `Expected ${name} to have one value per completion token (${expected}) but received ${received}`,
   )
 }
+
+/** A trajectory as one line of JSON: what `ssrl score` scores and `loadExamples` trains on, tokens left out. */
+export interface TrajectoryRecord {
+  id: string
+  question: string
+  golden_answers: string[]
+  response: string
+  prediction: string | null
+  format: number
+  finish_reason: FinishReason
+  searches: number
+  /** Tokens of the completion. */
+  tokens: number
+  group: number
+  sample: number
+}
+
+export function trajectoryRecord(trajectory: Trajectory): TrajectoryRecord {
+  return {
+    id: trajectory.questionId,
+    question: trajectory.question,
+    golden_answers: trajectory.goldenAnswers,
+    response: trajectory.text,
+    prediction: trajectory.prediction,
+    format: trajectory.format,
+    finish_reason: trajectory.finishReason,
+    searches: trajectory.searchCount,
+    tokens: trajectory.tokens.length - trajectory.promptLength,
+    group: trajectory.group,
+    sample: trajectory.sampleIndex,
+  }
+}

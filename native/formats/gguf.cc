@@ -5,6 +5,8 @@
 #include <new>
 #include <unordered_set>
 
+#include "formats/gguf_cursor.h"
+
 namespace ssrl {
 namespace {
 
@@ -14,166 +16,13 @@ constexpr uint32_t kDefaultAlignment = 32;
 constexpr uint64_t kMinEntryBytes = 8 + 4 + 1;
 constexpr uint64_t kMinTensorBytes = 8 + 4 + 4 + 8;
 
-int value_bytes(ValueType type) {
-  switch (type) {
-    case ValueType::kU8:
-    case ValueType::kI8:
-    case ValueType::kBool:
-      return 1;
-    case ValueType::kU16:
-    case ValueType::kI16:
-      return 2;
-    case ValueType::kU32:
-    case ValueType::kI32:
-    case ValueType::kF32:
-      return 4;
-    case ValueType::kU64:
-    case ValueType::kI64:
-    case ValueType::kF64:
-      return 8;
-    case ValueType::kString:
-    case ValueType::kArray:
-      break;
-  }
-  return 0;
-}
-
-// Reads the header from front to back. The first failure sticks; values read after it are zero.
-class Cursor {
- public:
-  explicit Cursor(const ReadFile& file) : file_(file), buffer_(64 * 1024) {}
-
-  bool ok() const { return status_.ok(); }
-  const Status& status() const { return status_; }
-  uint64_t position() const { return position_; }
-  uint64_t remaining() const { return file_.size() - position_; }
-
-  void fail(const std::string& what) {
-    if (ok()) {
-      status_ = model_format("Expected a GGUF file at " + file_.path() + ", found " + what + " at byte " +
-                             std::to_string(position_));
-    }
-  }
-
-  bool read(void* out, uint64_t bytes) {
-    if (!ok()) return false;
-    if (bytes > remaining()) {
-      fail("the end of the file inside the header (truncated?)");
-      return false;
-    }
-    if (bytes > buffer_.size()) {
-      status_ = file_.read(position_, out, bytes);
-    } else if (position_ < buffer_begin_ || position_ + bytes > buffer_begin_ + buffer_used_) {
-      buffer_begin_ = position_;
-      buffer_used_ = std::min<uint64_t>(buffer_.size(), remaining());
-      status_ = file_.read(position_, buffer_.data(), buffer_used_);
-    }
-    if (!ok()) return false;
-    if (bytes <= buffer_.size()) std::memcpy(out, buffer_.data() + (position_ - buffer_begin_), bytes);
-    position_ += bytes;
-    return true;
-  }
-
-  template <typename T>
-  T number() {
-    T value{};
-    return read(&value, sizeof(value)) ? value : T{};
-  }
-
-  // A length and that many bytes, appended to `out`.
-  bool append_string(std::string* out) {
-    const uint64_t length = number<uint64_t>();
-    if (ok() && length > remaining()) fail("a string of " + std::to_string(length) + " bytes");
-    if (!ok()) return false;
-    const size_t before = out->size();
-    out->resize(before + length);
-    return read(out->data() + before, length);
-  }
-
-  std::string string() {
-    std::string value;
-    append_string(&value);
-    return value;
-  }
-
- private:
-  const ReadFile& file_;
-  std::vector<uint8_t> buffer_;
-  uint64_t buffer_begin_ = 0, buffer_used_ = 0, position_ = 0;
-  Status status_;
-};
-
-MetadataValue read_array(Cursor& cursor) {
-  MetadataValue result;
-  result.type = static_cast<ValueType>(cursor.number<uint32_t>());
-  const uint64_t count = cursor.number<uint64_t>();
-  const int size = value_bytes(result.type);
-  if (result.type == ValueType::kString) {
-    if (cursor.ok() && count > cursor.remaining() / 8)
-      cursor.fail("an array of " + std::to_string(count) + " strings");
-    StringArray strings;
-    for (uint64_t i = 0; i < count && cursor.ok(); ++i) {
-      if (cursor.append_string(&strings.bytes)) strings.ends.push_back(strings.bytes.size());
-    }
-    result.value = std::move(strings);
-  } else if (size > 0) {
-    if (cursor.ok() && count > cursor.remaining() / size)
-      cursor.fail("an array of " + std::to_string(count) + " values");
-    NumberArray numbers;
-    if (cursor.ok()) {
-      numbers.count = count;
-      numbers.bytes.resize(count * static_cast<uint64_t>(size));
-      cursor.read(numbers.bytes.data(), numbers.bytes.size());
-    }
-    result.value = std::move(numbers);
-  } else {
-    cursor.fail(result.type == ValueType::kArray ? "an array of arrays, which is not supported"
-                                                 : "an array of an unknown type");
-  }
-  return result;
-}
-
-MetadataValue read_value(Cursor& cursor) {
-  const auto type = static_cast<ValueType>(cursor.number<uint32_t>());
-  switch (type) {
-    case ValueType::kU8:
-      return {type, uint64_t{cursor.number<uint8_t>()}};
-    case ValueType::kU16:
-      return {type, uint64_t{cursor.number<uint16_t>()}};
-    case ValueType::kU32:
-      return {type, uint64_t{cursor.number<uint32_t>()}};
-    case ValueType::kU64:
-      return {type, cursor.number<uint64_t>()};
-    case ValueType::kI8:
-      return {type, int64_t{cursor.number<int8_t>()}};
-    case ValueType::kI16:
-      return {type, int64_t{cursor.number<int16_t>()}};
-    case ValueType::kI32:
-      return {type, int64_t{cursor.number<int32_t>()}};
-    case ValueType::kI64:
-      return {type, cursor.number<int64_t>()};
-    case ValueType::kF32:
-      return {type, static_cast<double>(cursor.number<float>())};
-    case ValueType::kF64:
-      return {type, cursor.number<double>()};
-    case ValueType::kBool:
-      return {type, cursor.number<uint8_t>() != 0};
-    case ValueType::kString:
-      return {type, cursor.string()};
-    case ValueType::kArray:
-      return read_array(cursor);
-  }
-  cursor.fail("metadata of the unknown type " + std::to_string(static_cast<uint32_t>(type)));
-  return {};
-}
-
 class Gguf : public TensorFile {
  public:
   explicit Gguf(std::unique_ptr<ReadFile> file) : TensorFile(std::move(file)) {}
   const char* format() const override { return "gguf"; }
 
   Status read_header() {
-    Cursor cursor(*file_);
+    GgufCursor cursor(*file_);
     uint64_t tensor_count = 0, value_count = 0;
     read_counts(cursor, &tensor_count, &value_count);
     read_metadata(cursor, value_count);
@@ -194,7 +43,7 @@ class Gguf : public TensorFile {
   }
 
  private:
-  void read_counts(Cursor& cursor, uint64_t* tensor_count, uint64_t* value_count) {
+  void read_counts(GgufCursor& cursor, uint64_t* tensor_count, uint64_t* value_count) {
     char magic[4] = {};
     cursor.read(magic, sizeof(magic));
     if (cursor.ok() && std::memcmp(magic, "GGUF", sizeof(magic)) != 0) cursor.fail("another file type");
@@ -215,17 +64,17 @@ class Gguf : public TensorFile {
     }
   }
 
-  void read_metadata(Cursor& cursor, uint64_t count) {
+  void read_metadata(GgufCursor& cursor, uint64_t count) {
     std::unordered_set<std::string> keys;
     for (uint64_t i = 0; i < count && cursor.ok(); ++i) {
-      std::string key = cursor.string();
+      std::string key = cursor.name();
       if (cursor.ok() && !keys.insert(key).second) cursor.fail("the metadata key " + key + " twice");
-      MetadataValue value = read_value(cursor);
+      MetadataValue value = cursor.value();
       if (cursor.ok()) metadata_.emplace_back(std::move(key), std::move(value));
     }
   }
 
-  void read_alignment(Cursor& cursor, uint64_t* alignment) {
+  void read_alignment(GgufCursor& cursor, uint64_t* alignment) {
     for (const auto& [key, value] : metadata_) {
       if (key != "general.alignment") continue;
       const uint64_t* number = std::get_if<uint64_t>(&value.value);
@@ -237,9 +86,9 @@ class Gguf : public TensorFile {
     }
   }
 
-  void read_tensor(Cursor& cursor, uint64_t alignment) {
+  void read_tensor(GgufCursor& cursor, uint64_t alignment) {
     TensorInfo tensor;
-    tensor.name = cursor.string();
+    tensor.name = cursor.name();
     const auto dimensions = cursor.number<uint32_t>();
     if (cursor.ok() && dimensions > kMaxDimensions) {
       return cursor.fail("tensor " + tensor.name + " with " + std::to_string(dimensions) + " dimensions");

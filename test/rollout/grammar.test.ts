@@ -240,3 +240,10 @@ test('random text, lone surrogates included, never throws', (t) => {
   )
   t.pass()
 })
+
+test('4,096 tokens that all open a block are read in far less than a second', (t) => {
+  const start = performance.now()
+  t.is(parsePieces(new Array(4096).fill('<think>')).spans.length, 4096)
+  t.is(parsePieces(new Array(4096).fill('<')).spans.length, 0)
+  t.true(performance.now() - start < 500)
+})

@@ -1,6 +1,6 @@
 import test from 'ava'
 import { SsrlError } from '../../lib/errors.ts'
-import { createTrajectory, type TrajectoryInput } from '../../lib/rollout/trajectory.ts'
+import { createTrajectory, type TrajectoryInput, trajectoryRecord } from '../../lib/rollout/trajectory.ts'
 
 const input: TrajectoryInput = {
   questionId: 'q7',
@@ -83,4 +83,20 @@ test('an empty prompt is ERR_INVALID_ARG', (t) => {
     instanceOf: SsrlError,
   })
   t.is(error.code, 'ERR_INVALID_ARG')
+})
+
+test('the record of a trajectory has what scoring and fine-tuning read', (t) => {
+  t.deepEqual(trajectoryRecord(createTrajectory(input)), {
+    id: 'q7',
+    question: 'Who?',
+    golden_answers: ['Ann'],
+    response: '<think>t</think><answer> Ann </answer>',
+    prediction: 'Ann',
+    format: 0.5,
+    finish_reason: 'stop',
+    searches: 0,
+    tokens: 3,
+    group: 3,
+    sample: 1,
+  })
 })
