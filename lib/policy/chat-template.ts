@@ -1,4 +1,4 @@
-import { Template } from '@huggingface/jinja'
+import { Environment, Interpreter, parse, tokenize } from '@huggingface/jinja'
 import { SsrlError } from '../errors.ts'
 import type { TextSegment, Tokenizer } from './tokenizer.ts'
 
@@ -150,7 +150,7 @@ function renderTurns(
   if (options.bosToken !== undefined) context.bos_token = options.bosToken
   if (options.eosToken !== undefined) context.eos_token = options.eosToken
   try {
-    return compile(source).render(context)
+    return runTemplate(compile(source), context)
   } catch (cause) {
     throw new SsrlError(
       'ERR_TOKENIZER',
@@ -162,12 +162,35 @@ function renderTurns(
   }
 }
 
-let compiled: { source: string; template: Template } | undefined
+type Program = ReturnType<typeof parse>
+let compiled: { source: string; program: Program } | undefined
 
-function compile(source: string): Template {
+function compile(source: string): Program {
   // one run uses one template, rendered thousands of times
-  if (compiled?.source !== source) compiled = { source, template: new Template(source) }
-  return compiled.template
+  if (compiled?.source !== source) {
+    compiled = { source, program: parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true })) }
+  }
+  return compiled.program
+}
+
+/** The library's own `Template.render` declares a `strftime_now` of today, which can't be overridden. */
+function runTemplate(program: Program, context: Record<string, unknown>): string {
+  const environment = new Environment()
+  const globals = {
+    ...{ true: true, True: true, false: false, False: false, none: null, None: null },
+    range,
+    raise_exception: (message: string) => {
+      throw new Error(message)
+    },
+  }
+  for (const [name, value] of Object.entries({ ...globals, ...context })) environment.set(name, value)
+  return (new Interpreter(environment).run(program) as { value: string }).value
+}
+
+/** Python's range. */
+function range(start: number, stop?: number, step = 1): number[] {
+  const [from, to] = stop === undefined ? [0, start] : [start, stop]
+  return Array.from({ length: Math.max(0, Math.ceil((to - from) / step)) }, (_, i) => from + i * step)
 }
 
 /** What the template makes of one untrusted text. */
