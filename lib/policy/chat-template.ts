@@ -152,6 +152,7 @@ function renderTurns(
   try {
     return runTemplate(compile(source), context)
   } catch (cause) {
+    if (cause instanceof SsrlError) throw cause
     throw new SsrlError(
       'ERR_TOKENIZER',
       `The chat template can't render these messages: ${(cause as Error).message}`,
@@ -201,7 +202,9 @@ function traceSegment(structure: string, marker: string, text: string, render: (
     const [before, after] = pieces as [string, string]
     const fits = rendered.length >= before.length + after.length
     if (fits && rendered.startsWith(before) && rendered.endsWith(after)) {
-      return rendered.slice(before.length, rendered.length - after.length)
+      const traced = rendered.slice(before.length, rendered.length - after.length)
+      const isGrown = traced.includes(text.trim()) && !text.includes(traced)
+      if (!isGrown) return traced
     }
     // the text changed the template's course: it stands in the course that any other text takes
     return text

@@ -47,7 +47,7 @@ export function tokenizerFilesFromGguf(metadata: GgufMetadata): TokenizerFiles |
   if (model === undefined || model === 'none') return null
   if (model !== 'gpt2') refuse('model', "'gpt2' (byte-level BPE)", model)
   const pre = read.string('pre') ?? 'default'
-  const preTokenizer = preTokenizers[aliases[pre] ?? pre]
+  const preTokenizer = findPreTokenizer(pre)
   if (!preTokenizer)
     refuse('pre', `one of ${[...Object.keys(preTokenizers), ...Object.keys(aliases)].join(', ')}`, pre)
   const tokens = strings(read, 'tokens')
@@ -124,6 +124,11 @@ export function ggufTokenizerMetadata(
     entries['tokenizer.chat_template'] = { type: 'string', value: tokenizer.chatTemplate }
   }
   return entries
+}
+
+function findPreTokenizer(name: string): PreTokenizer | undefined {
+  const known = Object.hasOwn(aliases, name) ? aliases[name]! : name
+  return Object.hasOwn(preTokenizers, known) ? preTokenizers[known] : undefined
 }
 
 function strings(read: GgufReader, key: string): string[] {
