@@ -95,6 +95,11 @@ export interface NativeGgufEntry {
   value: unknown
 }
 
+/** A tensor to export: a parameter, its rows permuted over `permuteHeads` heads unless that is 0, or values of its own. */
+export type NativeGgufTensor =
+  | { name: string; dtype: string; parameter: string; permuteHeads: number }
+  | { name: string; dtype: string; values: Float32Array }
+
 /** Stops one call or several; `abort()` may be called at any time, from the JS thread. */
 export interface NativeAbortToken {
   abort(): void
@@ -197,10 +202,12 @@ export interface NativePolicy {
     dtype: 'F32' | 'BF16' | 'F16',
     metadata: Record<string, string>,
   ): Promise<void>
+  /** Writes a GGUF file (fsynced). */
   writeGguf(
     path: string,
-    tensors: { name: string; parameter: string; permuteHeads: number; dtype: string }[],
+    tensors: NativeGgufTensor[],
     metadata: Record<string, NativeGgufEntry>,
+    abort: NativeAbortToken | null,
   ): Promise<void>
   /** Stops all work with ERR_DISPOSED; resolves when the memory is free. */
   dispose(): Promise<void>

@@ -80,6 +80,7 @@ void PolicyObject::define(Napi::Env env) {
        InstanceMethod("score", &PolicyObject::score), InstanceMethod("logits", &PolicyObject::logits),
        InstanceMethod("clone", &PolicyObject::clone), InstanceMethod("dispose", &PolicyObject::dispose),
        InstanceMethod("writeSafetensors", &PolicyObject::write_safetensors),
+       InstanceMethod("writeGguf", &PolicyObject::write_gguf),
        InstanceMethod("setTokenBytes", &PolicyObject::set_token_bytes),
        InstanceMethod("setCacheBudget", &PolicyObject::set_cache_budget),
        InstanceMethod("generate", &PolicyObject::generate),
