@@ -53,13 +53,12 @@ PackedRows pack_rows(const LearnerBatch& batch) {
 
 }  // namespace
 
-Result<std::unique_ptr<Learner>> Learner::create(std::shared_ptr<Model> model,
-                                                 const LearnerOptions& options) {
-  ops::Ops& ops = model->ops();
-  const size_t bytes = model->slab_bytes();
+Result<std::unique_ptr<Learner>> Learner::create(Model& model, const LearnerOptions& options) {
+  ops::Ops& ops = model.ops();
+  const size_t bytes = model.slab_bytes();
   Status status = check_memory(ops, 3.0 * double(bytes), "Gradients and optimizer state");
   if (!status.ok()) return status;
-  std::unique_ptr<Learner> learner(new Learner(std::move(model), options));
+  std::unique_ptr<Learner> learner(new Learner(model, options));
   for (Buffer* buffer : {&learner->gradients_, &learner->first_moments_, &learner->second_moments_}) {
     status = buffer->allocate(ops, bytes);
     if (status.ok()) status = ops.fill_zero(buffer->data(), bytes);
@@ -94,19 +93,24 @@ Result<LearnerStatistics> Learner::accumulate(const LearnerBatch& batch, const o
   return cleared.ok() ? status : cleared;
 }
 
-Status Learner::read_gradient(const Parameter& parameter, float* values) const {
+Result<std::vector<float>> Learner::read_gradient(const std::string& name) const {
+  const auto found = model_.find(name);
+  if (!found.ok()) return found.status();
+  const Parameter& parameter = *found.value();
+  std::vector<float> values(size_t(parameter.count));
   const float* from =
-      gradients_.floats() + model_->layout().tensors[parameter.tensor].offset + parameter.offset;
-  return model_->ops().copy_to_host(values, from, size_t(parameter.count) * sizeof(float));
+      gradients_.floats() + model_.layout().tensors[parameter.tensor].offset + parameter.offset;
+  SSRL_RETURN_IF_ERROR(model_.ops().copy_to_host(values.data(), from, values.size() * sizeof(float)));
+  return values;
 }
 
 Status Learner::zero_gradients() {
-  return model_->ops().fill_zero(gradients_.data(), gradients_.bytes());
+  return model_.ops().fill_zero(gradients_.data(), gradients_.bytes());
 }
 
 Status Learner::step(float learning_rate, float max_gradient_norm, double* gradient_norm) {
-  ops::Ops& ops = model_->ops();
-  const int64_t count = model_->layout().elements;
+  ops::Ops& ops = model_.ops();
+  const int64_t count = model_.layout().elements;
   double squares = 0;
   SSRL_RETURN_IF_ERROR(ops.sum_of_squares(gradients_.floats(), count, &squares));
   *gradient_norm = std::sqrt(squares);
@@ -116,9 +120,9 @@ Status Learner::step(float learning_rate, float max_gradient_norm, double* gradi
                                   std::to_string(*gradient_norm) +
                                   "; the step was left undone and the gradients cleared"};
   }
-  SSRL_RETURN_IF_ERROR(model_->make_unique());
+  SSRL_RETURN_IF_ERROR(model_.make_unique());
   SSRL_RETURN_IF_ERROR(ops.adamw(
-      {.weight = model_->slab(),
+      {.weight = model_.slab(),
        .gradient = gradients_.floats(),
        .first_moment = first_moments_.floats(),
        .second_moment = second_moments_.floats(),
@@ -131,7 +135,7 @@ Status Learner::step(float learning_rate, float max_gradient_norm, double* gradi
        .step = steps_ + 1,
        .gradient_scale = float(std::min(1.0, double(max_gradient_norm) / (*gradient_norm + 1e-6)))}));
   ++steps_;
-  SSRL_RETURN_IF_ERROR(model_->repack());
+  SSRL_RETURN_IF_ERROR(model_.repack());
   return zero_gradients();
 }
 

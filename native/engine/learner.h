@@ -34,16 +34,17 @@ struct LearnerStatistics {
 
 class Learner {
  public:
-  // kOutOfMemory where gradients and moments (12 bytes a parameter) don't fit.
-  static Result<std::unique_ptr<Learner>> create(std::shared_ptr<Model> model, const LearnerOptions& options);
+  // The model must be there for all calls but the destructor. kOutOfMemory where gradients and moments (12
+  // bytes a parameter) don't fit.
+  static Result<std::unique_ptr<Learner>> create(Model& model, const LearnerOptions& options);
 
   // Forward and backward; adds to the gradients. kNonFinite, kAborted and other failures in the middle of the
   // work clear the gradients of all micro-batches so far, since part of this one's may be in them.
   Result<LearnerStatistics> accumulate(const LearnerBatch& batch, const ops::PolicyLossOptions& loss,
                                        const AbortFlag* abort);
 
-  // values: Parameter::count floats.
-  Status read_gradient(const Parameter& parameter, float* values) const;
+  // Of one parameter, by its Hugging Face name.
+  Result<std::vector<float>> read_gradient(const std::string& name) const;
   Status zero_gradients();
 
   // Scales the gradients to at most `max_gradient_norm` over all parameters (torch's clip_grad_norm_),
@@ -59,16 +60,15 @@ class Learner {
   Status load_state(const std::string& path);
 
   int64_t steps() const { return steps_; }
-  const Model& model() const { return *model_; }
 
  private:
-  Learner(std::shared_ptr<Model> model, const LearnerOptions& options)
-      : model_(std::move(model)), options_(options), pass_(*model_, options.activation_budget) {}
+  Learner(Model& model, const LearnerOptions& options)
+      : model_(model), options_(options), pass_(model, options.activation_budget) {}
   Status run(const LearnerBatch& batch, const ops::PolicyLossOptions& loss, const AbortFlag* abort,
              LearnerStatistics* statistics);
   Status read_moments(const TensorFile& file, const std::vector<const TensorInfo*>& found);
 
-  std::shared_ptr<Model> model_;
+  Model& model_;
   LearnerOptions options_;
   TrainingPass pass_;
   Buffer gradients_, first_moments_, second_moments_;  // laid out like the model's slab

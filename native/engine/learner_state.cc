@@ -32,7 +32,7 @@ Result<const TensorInfo*> find_moment(const TensorFile& file, const std::string&
 }  // namespace
 
 Status Learner::save_state(const std::string& path) const {
-  const Layout& layout = model_->layout();
+  const Layout& layout = model_.layout();
   const size_t count = layout.parameters.size();
   std::vector<TensorToWrite> tensors;
   for (const char* moment : kMoments) {
@@ -45,7 +45,7 @@ Status Learner::save_state(const std::string& path) const {
     const Buffer& moments = index < count ? first_moments_ : second_moments_;
     scratch.resize(size_t(parameter.count));
     const float* from = moments.floats() + layout.tensors[parameter.tensor].offset + parameter.offset;
-    const Status status = model_->ops().copy_to_host(scratch.data(), from, scratch.size() * sizeof(float));
+    const Status status = model_.ops().copy_to_host(scratch.data(), from, scratch.size() * sizeof(float));
     if (!status.ok()) return status;
     return static_cast<const void*>(scratch.data());
   };
@@ -60,7 +60,7 @@ Status Learner::load_state(const std::string& path) {
   SSRL_RETURN_IF_ERROR(read_steps(file, &steps));
   std::vector<const TensorInfo*> found;
   for (const char* moment : kMoments) {
-    for (const Parameter& parameter : model_->layout().parameters) {
+    for (const Parameter& parameter : model_.layout().parameters) {
       const auto info = find_moment(file, moment + parameter.name, parameter);
       if (!info.ok()) return info.status();
       found.push_back(info.value());
@@ -70,13 +70,13 @@ Status Learner::load_state(const std::string& path) {
   steps_ = status.ok() ? steps : 0;
   if (status.ok()) return {};
   for (const Buffer* moments : {&first_moments_, &second_moments_}) {
-    SSRL_RETURN_IF_ERROR(model_->ops().fill_zero(moments->data(), moments->bytes()));
+    SSRL_RETURN_IF_ERROR(model_.ops().fill_zero(moments->data(), moments->bytes()));
   }
   return status;
 }
 
 Status Learner::read_moments(const TensorFile& file, const std::vector<const TensorInfo*>& found) {
-  const Layout& layout = model_->layout();
+  const Layout& layout = model_.layout();
   const size_t count = layout.parameters.size();
   std::vector<float> values;
   for (size_t i = 0; i < found.size(); ++i) {
@@ -85,7 +85,7 @@ Status Learner::read_moments(const TensorFile& file, const std::vector<const Ten
     SSRL_RETURN_IF_ERROR(file.read_f32(*found[i], values.data()));
     const Buffer& moments = i < count ? first_moments_ : second_moments_;
     float* to = moments.floats() + layout.tensors[parameter.tensor].offset + parameter.offset;
-    SSRL_RETURN_IF_ERROR(model_->ops().copy_from_host(to, values.data(), values.size() * sizeof(float)));
+    SSRL_RETURN_IF_ERROR(model_.ops().copy_from_host(to, values.data(), values.size() * sizeof(float)));
   }
   return {};
 }
