@@ -245,7 +245,7 @@ Napi::Value create_learner(const Napi::CallbackInfo& info) {
       policy, state->policy, {},
       [state, options = read_options(object_of(info[1], "options"))](PolicyState& owner,
                                                                      const AbortFlag*) -> Result<Done> {
-        auto learner = Learner::create(*owner.model(), options);
+        auto learner = Learner::create(*owner.model, options);
         if (!learner.ok()) return learner.status();
         state->learner = std::move(learner.value());
         return Done();

@@ -1,0 +1,245 @@
+import type { NativeLearnerBatch, NativeLossOptions } from '../native.ts'
+import { checkFields, invalid, numberOption } from './arguments.ts'
+
+/** A micro-batch of B sequences. Per-token arrays of a sequence of T tokens have T - 1 values: index t belongs to token t + 1. */
+export interface LearnerBatch {
+  /** B sequences of 1 token to the model's context. */
+  tokens: Int32Array[]
+  /** Which tokens enter the loss: not 0. */
+  lossMask: Uint8Array[]
+  /** Factors of the tokens' losses, at least 0; 1 without. */
+  lossWeights?: Float32Array[]
+  /** One a sequence, or one a token. Not looked at for `sft`. */
+  advantages?: Float32Array | Float32Array[]
+  /** Log-probs under the policy that sampled the tokens; without them the ratio is 1. Not looked at for `sft`. */
+  oldLogProbs?: Float32Array[]
+  /** Log-probs under the frozen reference, for the KL term; looked at where beta is not 0. */
+  referenceLogProbs?: Float32Array[]
+}
+
+export type LossType = 'sft' | 'grpo' | 'bnpo' | 'dapo' | 'dr_grpo'
+
+/**
+ * What is minimised: the sum over active tokens of weight · (loss of the token) / normalizer.
+ *
+ * The loss of a token is -log p for `sft`. Else it is max(-A·r, -A·clip(r, 1 - epsilon, 1 + epsilonHigh)) with r =
+ * p / p_old (PPO, Schulman et al. 2017), for A < 0 at most -A·dualClip (Ye et al. 2020), plus beta · (e^d - d - 1) with
+ * d = log p_ref - log p (k3, Schulman 2020). p is that of softmax(logits / temperature).
+ *
+ * | type | weight of a token | default normalizer |
+ * |---|---|---|
+ * | `grpo` | its loss weight / sum of the loss weights of its sequence | number of sequences |
+ * | `sft`, `bnpo`, `dapo` | its loss weight | sum of all loss weights (the number of active tokens where they are 1) |
+ * | `dr_grpo` | its loss weight | number of sequences · maxCompletionLength |
+ *
+ * A step of several micro-batches passes the normalizer of the whole step; then how it is cut changes nothing.
+ */
+export interface LossOptions {
+  type: LossType
+  /** Lower clip, 0.2 by default. */
+  epsilon?: number
+  /** Upper clip; `epsilon` by default. */
+  epsilonHigh?: number
+  /** Above 1; none by default. */
+  dualClip?: number
+  /** Weight of the KL term, 0 by default. */
+  beta?: number
+  /** That of the sampling, 1 by default; above 0. */
+  temperature?: number
+  /** In tokens; `dr_grpo` needs it unless `normalizer` is given. */
+  maxCompletionLength?: number
+  /** The denominator, above 0; that of this batch alone by default. */
+  normalizer?: number
+}
+
+const lossTypes: readonly LossType[] = ['sft', 'grpo', 'bnpo', 'dapo', 'dr_grpo']
+const batchFields = ['tokens', 'lossMask', 'lossWeights', 'advantages', 'oldLogProbs', 'referenceLogProbs']
+const lossFields = [
+  'type',
+  'epsilon',
+  'epsilonHigh',
+  'dualClip',
+  'beta',
+  'temperature',
+  'maxCompletionLength',
+  'normalizer',
+]
+
+/**
+ * Checks a batch and its loss, and lays them out for the addon: flat arrays, with masks, weights and the normalizer in one.
+ * @throws SsrlError ERR_INVALID_ARG
+ */
+export function toNative(
+  batch: LearnerBatch,
+  loss: LossOptions,
+): { batch: NativeLearnerBatch; loss: NativeLossOptions } {
+  checkFields('the batch', batch, batchFields)
+  const nativeLoss = readLoss(loss)
+  const { beta } = nativeLoss
+  const isSft = nativeLoss.type === 'sft'
+  if (beta !== 0 && isSft) invalid('beta', '0, as sft has no KL term,', beta)
+  if (beta !== 0 && batch.referenceLogProbs === undefined) {
+    invalid('beta', '0, as the batch has no referenceLogProbs,', beta)
+  }
+  const flat = new Flattener(readSequences(batch.tokens))
+  const weights = readWeights(flat, batch)
+  applyNormalizer(flat, weights, loss)
+  const { oldLogProbs, referenceLogProbs } = batch
+  return {
+    batch: {
+      ...flat.tokens(),
+      weights,
+      advantages: isSft ? null : readAdvantages(flat, batch.advantages),
+      oldLogProbs:
+        isSft || oldLogProbs === undefined ? null : flat.join('oldLogProbs', oldLogProbs, weights),
+      referenceLogProbs: beta === 0 ? null : flat.join('referenceLogProbs', referenceLogProbs, weights),
+    },
+    loss: nativeLoss,
+  }
+}
+
+function readLoss(loss: LossOptions): NativeLossOptions {
+  checkFields('the loss options', loss, lossFields)
+  if (!lossTypes.includes(loss.type)) invalid('type', `one of ${lossTypes.join(', ')}`, loss.type)
+  const epsilon = numberOption('epsilon', loss.epsilon, { fallback: 0.2, least: 0 })
+  return {
+    type: loss.type === 'sft' ? 'sft' : 'policy-gradient',
+    temperature: numberOption('temperature', loss.temperature, { fallback: 1, above: 0 }),
+    epsilon,
+    epsilonHigh: numberOption('epsilonHigh', loss.epsilonHigh, { fallback: epsilon, least: 0 }),
+    dualClip: numberOption('dualClip', loss.dualClip, { fallback: 0, above: 1 }),
+    beta: numberOption('beta', loss.beta, { fallback: 0, least: 0 }),
+  }
+}
+
+function readSequences(tokens: unknown): Int32Array[] {
+  if (!Array.isArray(tokens)) return invalid('tokens', 'an array of Int32Array', tokens)
+  for (const [index, sequence] of tokens.entries()) {
+    if (!(sequence instanceof Int32Array) || sequence.length === 0) {
+      invalid(`tokens[${index}]`, 'an Int32Array of at least one token', sequence)
+    }
+  }
+  return tokens
+}
+
+/** Turns an array of one array a sequence into one flat array. */
+class Flattener {
+  readonly sequences: readonly Int32Array[]
+  /** Per-token values of all sequences. */
+  readonly count: number
+
+  constructor(sequences: readonly Int32Array[]) {
+    this.sequences = sequences
+    this.count = sequences.reduce((sum, { length }) => sum + length - 1, 0)
+  }
+
+  tokens(): { tokens: Int32Array; offsets: Int32Array } {
+    const offsets = new Int32Array(this.sequences.length + 1)
+    const tokens = new Int32Array(this.count + this.sequences.length)
+    for (const [index, sequence] of this.sequences.entries()) {
+      tokens.set(sequence, offsets[index]!)
+      offsets[index + 1] = offsets[index]! + sequence.length
+    }
+    return { tokens, offsets }
+  }
+
+  /** Calls back with each sequence's index, and the range of its values in a flat array. */
+  forEach(visit: (index: number, start: number, end: number) => void) {
+    let start = 0
+    for (const [index, { length }] of this.sequences.entries()) {
+      visit(index, start, start + length - 1)
+      start += length - 1
+    }
+  }
+
+  /** One Float32Array a sequence; values must be finite where `weights` is not 0. */
+  join(name: string, arrays: unknown, weights?: Float32Array): Float32Array {
+    this.checkCount(name, arrays)
+    const flat = new Float32Array(this.count)
+    this.forEach((index, start, end) => {
+      const values: unknown = arrays[index]
+      if (!(values instanceof Float32Array) || values.length !== end - start) {
+        return invalid(
+          `${name}[${index}]`,
+          `a Float32Array of ${end - start} values, one less than tokens,`,
+          values,
+        )
+      }
+      flat.set(values, start)
+      for (let t = start; t < end; t++) {
+        if (Number.isFinite(flat[t]) || weights?.[t] === 0) continue
+        invalid(`${name}[${index}][${t - start}]`, 'a finite number', flat[t])
+      }
+    })
+    return flat
+  }
+
+  checkCount(name: string, arrays: unknown): asserts arrays is unknown[] {
+    if (Array.isArray(arrays) && arrays.length === this.sequences.length) return
+    invalid(name, `an array of ${this.sequences.length} typed arrays, one a sequence,`, arrays)
+  }
+}
+
+/** The loss weights where the mask is set, 0 elsewhere. */
+function readWeights(flat: Flattener, { lossMask, lossWeights }: LearnerBatch): Float32Array {
+  flat.checkCount('lossMask', lossMask)
+  const given = lossWeights === undefined ? null : flat.join('lossWeights', lossWeights)
+  const weights = new Float32Array(flat.count)
+  flat.forEach((index, start, end) => {
+    const mask: unknown = lossMask[index]
+    if (!(mask instanceof Uint8Array) || mask.length !== end - start) {
+      return invalid(`lossMask[${index}]`, `a Uint8Array of ${end - start} values, one less than tokens,`, mask)
+    }
+    for (let t = start; t < end; t++) {
+      if (mask[t - start] === 0) continue
+      const weight = given === null ? 1 : given[t]!
+      if (weight < 0) invalid(`lossWeights[${index}][${t - start}]`, 'a number of at least 0', weight)
+      weights[t] = weight
+    }
+  })
+  return weights
+}
+
+/** Turns loss weights into weights of the sum, in place. */
+function applyNormalizer(flat: Flattener, weights: Float32Array, loss: LossOptions) {
+  const normalizer =
+    loss.normalizer === undefined
+      ? batchNormalizer(flat, weights, loss)
+      : numberOption('normalizer', loss.normalizer, { above: 0 })
+  flat.forEach((_, start, end) => {
+    const divisor = loss.type === 'grpo' ? normalizer * sum(weights, start, end) : normalizer
+    for (let t = start; t < end; t++) if (weights[t] !== 0) weights[t] = weights[t]! / divisor
+  })
+}
+
+function batchNormalizer(flat: Flattener, weights: Float32Array, loss: LossOptions): number {
+  const sequences = flat.sequences.length
+  if (loss.type === 'grpo') return sequences
+  if (loss.type !== 'dr_grpo') return sum(weights, 0, weights.length)
+  return sequences * numberOption('maxCompletionLength', loss.maxCompletionLength, { above: 0 })
+}
+
+function sum(values: Float32Array, start: number, end: number): number {
+  let total = 0
+  for (let i = start; i < end; i++) total += values[i]!
+  return total
+}
+
+function readAdvantages(flat: Flattener, advantages: unknown): Float32Array {
+  if (Array.isArray(advantages)) return flat.join('advantages', advantages)
+  const count = flat.sequences.length
+  if (!(advantages instanceof Float32Array) || advantages.length !== count) {
+    return invalid(
+      'advantages',
+      `a Float32Array of ${count} values, or an array of Float32Array,`,
+      advantages,
+    )
+  }
+  const spread = new Float32Array(flat.count)
+  flat.forEach((index, start, end) => {
+    const advantage = advantages[index]!
+    if (!Number.isFinite(advantage)) invalid(`advantages[${index}]`, 'a finite number', advantage)
+    spread.fill(advantage, start, end)
+  })
+  return spread
+}

@@ -1,0 +1,87 @@
+import { readFileSync } from 'node:fs'
+import { type DType, loadNative, type NativeModelConfig, type NativePolicy } from '../../lib/native.ts'
+import { type ModelConfig, parseModelConfig } from '../../lib/policy/model-config.ts'
+import { tensorSources } from '../../lib/policy/parameters.ts'
+
+/** The config as the addon takes it. */
+export function toNativeConfig(config: ModelConfig): NativeModelConfig {
+  return {
+    architecture: config.architecture,
+    hiddenSize: config.hiddenSize,
+    intermediateSize: config.intermediateSize,
+    numLayers: config.numLayers,
+    numHeads: config.numHeads,
+    numKvHeads: config.numKvHeads,
+    headDim: config.headDim,
+    vocabSize: config.vocabSize,
+    maxPositions: config.maxPositions,
+    rmsNormEps: config.rmsNormEps,
+    ropeTheta: config.rope.theta,
+    ropeScaling: config.rope.scaling,
+    ropeFactors: config.ropeFactors ?? null,
+    qkvBias: config.qkvBias,
+    outputBias: config.outputBias,
+    mlpBias: config.mlpBias,
+    qkNorm: config.qkNorm,
+    tieWordEmbeddings: config.tieWordEmbeddings,
+  }
+}
+
+export function readConfig(folder: string): ModelConfig {
+  return parseModelConfig(JSON.parse(readFileSync(`${folder}/config.json`, 'utf8')))
+}
+
+/** Loads a folder of one weight file through the addon alone. */
+export async function loadNativePolicy(
+  folder: string,
+  { dtype = 'f32' as DType, threads = 2, file = 'model.safetensors' } = {},
+): Promise<NativePolicy> {
+  const native = loadNative()
+  const config = readConfig(folder)
+  const weights = await native.readTensorFile(`${folder}/${file}`)
+  return native.loadPolicy({
+    config: toNativeConfig(config),
+    dtype,
+    threads,
+    files: [`${folder}/${file}`],
+    sources: tensorSources(config, weights.format, [weights]),
+    abort: null,
+    onProgress: null,
+  })
+}
+
+/** A small policy of random weights, for what needs no reference. */
+export function initializeNativePolicy(
+  config: Partial<NativeModelConfig> = {},
+  { dtype = 'f32' as DType, threads = 2, seed = 1, standardDeviation = 0.05 } = {},
+): Promise<NativePolicy> {
+  return loadNative().initializePolicy({
+    config: { ...smallConfig, ...config },
+    dtype,
+    threads,
+    seed,
+    standardDeviation,
+  })
+}
+
+/** Sizes that no tile or vector divides. */
+export const smallConfig: NativeModelConfig = {
+  architecture: 'LlamaForCausalLM',
+  hiddenSize: 36,
+  intermediateSize: 58,
+  numLayers: 3,
+  numHeads: 6,
+  numKvHeads: 2,
+  headDim: 10,
+  vocabSize: 131,
+  maxPositions: 512,
+  rmsNormEps: 1e-5,
+  ropeTheta: 10000,
+  ropeScaling: null,
+  ropeFactors: null,
+  qkvBias: false,
+  outputBias: false,
+  mlpBias: false,
+  qkNorm: false,
+  tieWordEmbeddings: true,
+}
