@@ -90,8 +90,7 @@ export function toNative(
       ...flat.tokens(),
       weights,
       advantages: isSft ? null : readAdvantages(flat, batch.advantages),
-      oldLogProbs:
-        isSft || oldLogProbs === undefined ? null : flat.join('oldLogProbs', oldLogProbs, weights),
+      oldLogProbs: isSft || oldLogProbs === undefined ? null : flat.join('oldLogProbs', oldLogProbs, weights),
       referenceLogProbs: beta === 0 ? null : flat.join('referenceLogProbs', referenceLogProbs, weights),
     },
     loss: nativeLoss,
@@ -144,10 +143,10 @@ class Flattener {
   }
 
   /** Calls back with each sequence's index, and the range of its values in a flat array. */
-  forEach(visit: (index: number, start: number, end: number) => void) {
+  visit(callback: (index: number, start: number, end: number) => void) {
     let start = 0
     for (const [index, { length }] of this.sequences.entries()) {
-      visit(index, start, start + length - 1)
+      callback(index, start, start + length - 1)
       start += length - 1
     }
   }
@@ -156,7 +155,7 @@ class Flattener {
   join(name: string, arrays: unknown, weights?: Float32Array): Float32Array {
     this.checkCount(name, arrays)
     const flat = new Float32Array(this.count)
-    this.forEach((index, start, end) => {
+    this.visit((index, start, end) => {
       const values: unknown = arrays[index]
       if (!(values instanceof Float32Array) || values.length !== end - start) {
         return invalid(
@@ -185,10 +184,14 @@ function readWeights(flat: Flattener, { lossMask, lossWeights }: LearnerBatch): 
   flat.checkCount('lossMask', lossMask)
   const given = lossWeights === undefined ? null : flat.join('lossWeights', lossWeights)
   const weights = new Float32Array(flat.count)
-  flat.forEach((index, start, end) => {
+  flat.visit((index, start, end) => {
     const mask: unknown = lossMask[index]
     if (!(mask instanceof Uint8Array) || mask.length !== end - start) {
-      return invalid(`lossMask[${index}]`, `a Uint8Array of ${end - start} values, one less than tokens,`, mask)
+      return invalid(
+        `lossMask[${index}]`,
+        `a Uint8Array of ${end - start} values, one less than tokens,`,
+        mask,
+      )
     }
     for (let t = start; t < end; t++) {
       if (mask[t - start] === 0) continue
@@ -206,7 +209,7 @@ function applyNormalizer(flat: Flattener, weights: Float32Array, loss: LossOptio
     loss.normalizer === undefined
       ? batchNormalizer(flat, weights, loss)
       : numberOption('normalizer', loss.normalizer, { above: 0 })
-  flat.forEach((_, start, end) => {
+  flat.visit((_, start, end) => {
     const divisor = loss.type === 'grpo' ? normalizer * sum(weights, start, end) : normalizer
     for (let t = start; t < end; t++) if (weights[t] !== 0) weights[t] = weights[t]! / divisor
   })
@@ -236,7 +239,7 @@ function readAdvantages(flat: Flattener, advantages: unknown): Float32Array {
     )
   }
   const spread = new Float32Array(flat.count)
-  flat.forEach((index, start, end) => {
+  flat.visit((index, start, end) => {
     const advantage = advantages[index]!
     if (!Number.isFinite(advantage)) invalid(`advantages[${index}]`, 'a finite number', advantage)
     spread.fill(advantage, start, end)
