@@ -269,9 +269,11 @@ export interface NativeLearner {
 export interface NativeEnvironment {
   cpu: string
   features: string[]
+  /** Physical cores that the process may use. */
   cores: number
   dnnl: string
   highwayTarget: string
+  /** Bytes of the machine, what can still be allocated, what this process may hold in all, and what it holds. */
   memoryTotal: number
   memoryAvailable: number
   memoryLimit: number

@@ -15,7 +15,7 @@ export async function exactnessSelfTest(native: NativeAddon, dtype: DType): Prom
     const policy = await native.initializePolicy({
       config: configOf(shape),
       dtype,
-      threads: 0,
+      threads: native.environment().cores,
       seed: 1,
       standardDeviation: 0.05,
     })
@@ -31,7 +31,7 @@ export async function exactnessSelfTest(native: NativeAddon, dtype: DType): Prom
 function configOf(shape: (typeof shapes)[number]): NativeModelConfig {
   return {
     ...shape,
-    architecture: 'llama',
+    architecture: 'LlamaForCausalLM',
     numLayers: 2,
     headDim: 64,
     vocabSize: 1024,
