@@ -100,15 +100,23 @@ export function configFromGguf(
   return checkModelConfig(withRopeFactors(config, ropeFactors))
 }
 
+/** What the format calls a file whose matrices have this type (ggml's llama_ftype). */
+const fileTypes = { F32: 0, F16: 1, Q8_0: 7, BF16: 32 } as const
+
 /** The model's part of a GGUF's metadata: what llama.cpp reads, in the types that it wants. */
-export function ggufModelMetadata(config: ModelConfig, name = 'policy'): Record<string, GgufEntry> {
+export function ggufModelMetadata(
+  config: ModelConfig,
+  options: { name?: string; dtype?: keyof typeof fileTypes } = {},
+): Record<string, GgufEntry> {
   const family = Object.keys(architectureOf).find((key) => architectureOf[key] === config.architecture)!
   const u32 = (value: number): GgufEntry => ({ type: 'u32', value })
   const f32 = (value: number): GgufEntry => ({ type: 'f32', value })
   return {
     'general.architecture': { type: 'string', value: family },
     'general.type': { type: 'string', value: 'model' },
-    'general.name': { type: 'string', value: name },
+    'general.name': { type: 'string', value: options.name ?? 'policy' },
+    'general.file_type': u32(fileTypes[options.dtype ?? 'F32']),
+    'general.quantization_version': u32(2),
     [`${family}.block_count`]: u32(config.numLayers),
     [`${family}.context_length`]: u32(config.maxPositions),
     [`${family}.embedding_length`]: u32(config.hiddenSize),

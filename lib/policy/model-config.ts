@@ -200,6 +200,15 @@ export function toHuggingFaceConfig(
   }
 }
 
+/**
+ * The text of config.json. Whole numbers that transformers 4 wants as floats get their `.0`, which JSON.stringify drops.
+ */
+export function modelConfigText(config: ModelConfig, dtype: 'f32' | 'f16' | 'bf16'): string {
+  const text = JSON.stringify(toHuggingFaceConfig(config, dtype), null, 2)
+  const floats = /("(?:factor|low_freq_factor|high_freq_factor|rope_theta|attention_dropout)": \d+)(?=[,\n])/g
+  return `${text.replace(floats, '$1.0')}\n`
+}
+
 function biasFields(config: ModelConfig) {
   const isQwen2 = config.architecture === 'Qwen2ForCausalLM'
   if (isQwen2 ? !config.qkvBias || config.outputBias : config.qkvBias !== config.outputBias) {

@@ -118,6 +118,11 @@ export class TokenizerPipeline {
   }
 }
 
+/** Larger ids than any vocabulary has would only ask for memory. */
+function isTokenId(id: unknown): id is number {
+  return Number.isInteger(id) && (id as number) >= 0 && (id as number) < 1 << 22
+}
+
 function clip(ranges: readonly Range[], start: number, end: number): Range[] {
   return ranges
     .map(([from, to]): Range => [Math.max(from, start) - start, Math.min(to, end) - start])
@@ -137,7 +142,7 @@ function readAddedTokens(json: TokenizerJson): AddedToken[] {
     throw new SsrlError('ERR_TOKENIZER', 'Expected a list for added_tokens in tokenizer.json')
   return list.map((entry: Record<string, unknown>) => {
     const { id, content } = entry ?? {}
-    if (!Number.isInteger(id) || (id as number) < 0 || typeof content !== 'string') {
+    if (!isTokenId(id) || typeof content !== 'string') {
       throw new SsrlError(
         'ERR_TOKENIZER',
         `Expected id and content in every entry of added_tokens but received ${JSON.stringify(entry)}`,
@@ -145,7 +150,7 @@ function readAddedTokens(json: TokenizerJson): AddedToken[] {
     }
     const special = entry.special === true
     return {
-      id: id as number,
+      id,
       content,
       special,
       normalized: typeof entry.normalized === 'boolean' ? entry.normalized : !special,
@@ -243,6 +248,9 @@ function checkComponents(json: TokenizerJson) {
   if (!hasVocab || (model.type !== undefined && model.type !== 'BPE'))
     refuse('model.type', "'BPE'", model?.type)
   if (!Array.isArray(model!.merges)) refuse('model.merges', 'a list', model!.merges)
+  const [bad] = Object.entries(model!.vocab as object).find(([, id]) => !isTokenId(id)) ?? []
+  if (bad !== undefined)
+    refuse(`model.vocab[${JSON.stringify(bad)}]`, 'a token id', (model!.vocab as never)[bad])
   for (const field of ['dropout', 'continuing_subword_prefix', 'end_of_word_suffix']) {
     if (model![field]) refuse(`model.${field}`, 'nothing', model![field])
   }

@@ -40,7 +40,8 @@ export class Tokenizer {
   readonly vocabSize: number
   readonly #files: TokenizerFiles
   readonly #pipeline: TokenizerPipeline
-  readonly #tokens: (Uint8Array | undefined)[]
+  readonly #bytes: TokenBytes
+  readonly #isToken: Uint8Array
   readonly #special: Set<number>
   readonly #prefix: number[]
   readonly #suffix: number[]
@@ -68,9 +69,11 @@ export class Tokenizer {
       this.#pipeline.addedTokens.filter((token) => token.special).map((token) => token.id),
     )
     const decoders = flatten(json.decoder as never).map((component) => component.type)
-    this.#tokens = this.#decodeVocabulary(decoders.includes('ByteLevel'))
+    const tokens = this.#decodeVocabulary(decoders.includes('ByteLevel'))
+    this.vocabSize = tokens.length
+    this.#bytes = joinTokenBytes(tokens, tokens.length)
+    this.#isToken = Uint8Array.from(tokens, (bytes) => (bytes ? 1 : 0))
     this.#stripsPrefixSpace = decoders.includes('Strip') || decoders.includes('Metaspace')
-    this.vocabSize = this.#tokens.length
   }
 
   /** The tokenizer of a Hugging Face folder, or null when it has no tokenizer.json. */
@@ -156,7 +159,8 @@ export class Tokenizer {
     if (!Number.isInteger(id) || id < 0) {
       throw new SsrlError('ERR_INVALID_ARG', `Expected a token id but received ${id}`)
     }
-    return this.#tokens[id] ?? new Uint8Array(0)
+    const { bytes, offsets } = this.#bytes
+    return id < this.vocabSize ? bytes.subarray(offsets[id], offsets[id + 1]) : new Uint8Array(0)
   }
 
   isSpecial(id: number) {
@@ -175,7 +179,10 @@ export class Tokenizer {
 
   /** The bytes of every id below `vocabSize`, the model's vocabulary (some are padded). */
   tokenBytes(vocabSize = this.vocabSize): TokenBytes {
-    return joinTokenBytes(this.#tokens, vocabSize)
+    const { bytes, offsets } = this.#bytes
+    const padded = new Int32Array(vocabSize + 1).fill(bytes.length)
+    padded.set(offsets.subarray(0, vocabSize + 1))
+    return { bytes, offsets: padded }
   }
 
   /**
@@ -189,12 +196,12 @@ export class Tokenizer {
     if (this.vocabSize > vocabSize) {
       refuse(`The tokenizer has ids up to ${this.vocabSize - 1}, the model ${vocabSize} of them`)
     }
-    const missing = vocabSize - this.#tokens.filter((token) => token !== undefined).length
+    const missing = vocabSize - this.#isToken.reduce((sum, flag) => sum + flag, 0)
     // real models pad their vocabulary to a multiple of a power of two, never further
     if (missing > Math.max(127, 0.05 * vocabSize)) {
       refuse(`The tokenizer lacks ${missing} of the ${vocabSize} ids that the model has`)
     }
-    const unknown = endTokenIds.find((id) => this.#tokens[id] === undefined)
+    const unknown = endTokenIds.find((id) => !this.#isToken[id])
     if (unknown !== undefined) refuse(`The model ends with token ${unknown}, which the tokenizer lacks`)
   }
 
@@ -204,7 +211,7 @@ export class Tokenizer {
   }
 
   #content(id: number | undefined) {
-    return id === undefined ? undefined : new TextDecoder().decode(this.#tokens[id])
+    return id === undefined ? undefined : new TextDecoder().decode(this.bytesOf(id))
   }
 
   /** A token named by tokenizer_config.json or special_tokens_map.json: a string, or an object with its content. */

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import test from 'ava'
-import { parseModelConfig, toHuggingFaceConfig } from '../../lib/policy/model-config.ts'
+import { modelConfigText, parseModelConfig, toHuggingFaceConfig } from '../../lib/policy/model-config.ts'
 import { parameterShapes } from '../../lib/policy/parameters.ts'
 import { sharedPath, testWithShared } from '../helpers/shared.ts'
 
@@ -204,6 +204,22 @@ test('a config that is written and read again is the same', (t) => {
     { ...qwen3, rms_norm_eps: 1e-5, initializer_range: 0.1 },
   ].map(parseModelConfig)
   for (const config of configs) t.deepEqual(parseModelConfig(toHuggingFaceConfig(config, 'bf16')), config)
+})
+
+test('the text of config.json has floats where transformers 4 asks for them', (t) => {
+  const rope = { rope_type: 'llama3', rope_theta: 5e5, ...llama3Rope }
+  const config = parseModelConfig({ ...llama, rope_parameters: rope })
+  const text = modelConfigText(config, 'f32')
+  for (const field of [
+    '"rope_theta": 500000.0,',
+    '"factor": 8.0,',
+    '"low_freq_factor": 1.0,',
+    '"high_freq_factor": 4.0,',
+  ]) {
+    t.true(text.includes(field), field)
+  }
+  t.true(text.includes('"original_max_position_embeddings": 8192\n'))
+  t.deepEqual(parseModelConfig(JSON.parse(text)), config)
 })
 
 test('what config.json has no words for is refused', (t) => {

@@ -275,6 +275,13 @@ const refused: [title: string, change: (json: Record<string, object>) => unknown
   ],
   ['no model', (json) => ({ ...json, model: undefined }), /model/],
   ['no merges', (json) => ({ ...json, model: { ...json.model, merges: undefined } }), /merges/],
+  [
+    'an id that only asks for memory',
+    (json) => ({ ...json, model: { ...json.model, vocab: { a: 1e9 } } }),
+    /vocab/,
+  ],
+  ['an id that is no number', (json) => ({ ...json, model: { ...json.model, vocab: { a: 'x' } } }), /vocab/],
+  ['a huge added id', (json) => ({ ...json, added_tokens: [{ id: 2 ** 40, content: 'x' }] }), /added_tokens/],
   ['dropout', (json) => ({ ...json, model: { ...json.model, dropout: 0.1 } }), /dropout/],
   [
     'an unknown normalizer',
