@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { type DType, loadNative, type NativeModelConfig, type NativePolicy } from '../../lib/native.ts'
 import { type ModelConfig, parseModelConfig } from '../../lib/policy/model-config.ts'
+import { setNativePolicy } from '../../lib/policy/native-handle.ts'
 import { tensorSources } from '../../lib/policy/parameters.ts'
 
 /** The config as the addon takes it. */
@@ -84,4 +85,11 @@ export const smallConfig: NativeModelConfig = {
   mlpBias: false,
   qkNorm: false,
   tieWordEmbeddings: true,
+}
+
+/** What the public classes take for a Policy. */
+export function policyAround(native: NativePolicy): object {
+  const handle = {}
+  setNativePolicy(handle, native)
+  return handle
 }
