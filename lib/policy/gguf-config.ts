@@ -103,10 +103,14 @@ export function configFromGguf(
 /** What the format calls a file whose matrices have this type (ggml's llama_ftype). */
 const fileTypes = { F32: 0, F16: 1, Q8_0: 7, BF16: 32 } as const
 
-/** The model's part of a GGUF's metadata: what llama.cpp reads, in the types that it wants. */
+/**
+ * The model's part of a GGUF's metadata: what llama.cpp reads, in the types that it wants.
+ * @param dtype of the matrices
+ */
 export function ggufModelMetadata(
   config: ModelConfig,
-  options: { name?: string; dtype?: keyof typeof fileTypes } = {},
+  name = 'policy',
+  dtype: keyof typeof fileTypes = 'F32',
 ): Record<string, GgufEntry> {
   const family = Object.keys(architectureOf).find((key) => architectureOf[key] === config.architecture)!
   const u32 = (value: number): GgufEntry => ({ type: 'u32', value })
@@ -114,8 +118,8 @@ export function ggufModelMetadata(
   return {
     'general.architecture': { type: 'string', value: family },
     'general.type': { type: 'string', value: 'model' },
-    'general.name': { type: 'string', value: options.name ?? 'policy' },
-    'general.file_type': u32(fileTypes[options.dtype ?? 'F32']),
+    'general.name': { type: 'string', value: name },
+    'general.file_type': u32(fileTypes[dtype]),
     'general.quantization_version': u32(2),
     [`${family}.block_count`]: u32(config.numLayers),
     [`${family}.context_length`]: u32(config.maxPositions),
