@@ -21,6 +21,17 @@ export { type CompletionScore, type ScoreOptions, scoreCompletion, scoreFiles } 
 export { majorityAtK, passAtK } from './evaluation/statistics.ts'
 export type { BenchmarkSummary, Metric, Scores, Summary } from './evaluation/summary.ts'
 export {
+  type ChatOptions,
+  defaultTemplateVariables,
+  encodePrompt,
+  type Message,
+  renderChat,
+  type TemplateVariables,
+} from './policy/chat-template.ts'
+export type { HubProgress } from './policy/hub.ts'
+export { type ModelConfig, parseModelConfig, type RopeScaling } from './policy/model-config.ts'
+export { type EncodeOptions, type TextSegment, Tokenizer } from './policy/tokenizer.ts'
+export {
   type ComposedReward,
   coverExactMatchScore,
   type DefaultRewardOptions,
