@@ -348,6 +348,9 @@ export function loadNative(): NativeAddon {
 }
 
 function requireAddon(): NativeAddon {
+  // OpenMP's threads spin for milliseconds between two kernels unless told otherwise, which takes the cores away from
+  // everything else on the machine, the event loop included (a loaded machine was ten times slower).
+  process.env.GOMP_SPINCOUNT ??= '2000'
   try {
     return bindings({ bindings: 'ssrl.node', module_root: packageRoot })
   } catch (error) {
