@@ -10,6 +10,7 @@ import {
 } from '@huggingface/hub'
 import { SsrlError } from '../errors.ts'
 import { HubClient } from './hub-client.ts'
+import { withLock } from './lock.ts'
 import { type HubId, indexName, shardNames } from './model-files.ts'
 import { tokenizerFileNames } from './tokenizer-files.ts'
 import { type Digest, transferFile } from './transfer.ts'
@@ -169,9 +170,13 @@ class Download {
     }
     if (!existsSync(blob) && !existsSync(link)) {
       await mkdir(dirname(blob), { recursive: true })
+      const { signal } = this.#options
       const url = `${this.#client.endpoint}/${this.#id.repository}/resolve/${this.#commit}/${entry.path}`
       const target = { path: blob, size: sizeOf(entry), digest, name: entry.path }
-      await transferFile(this.#client, url, target, { signal: this.#options.signal, onProgress: progress })
+      await withLock(`${blob}.lock`, signal, async () => {
+        if (existsSync(blob)) return
+        await transferFile(this.#client, url, target, { signal, onProgress: progress })
+      })
     }
     await linkBlob(blob, link)
     this.#receivedBytes += this.#totalBytes > 0 ? sizeOf(entry) : 0

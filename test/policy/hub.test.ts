@@ -2,11 +2,13 @@ import { createHash, randomBytes } from 'node:crypto'
 import {
   existsSync,
   lstatSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   readlinkSync,
   rmSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -187,6 +189,35 @@ test.serial(
     })
   },
 )
+
+test.serial('two downloads at once transfer each file once', async (t) => {
+  await withHub(repository(), async (server, cache) => {
+    const [one, two] = await Promise.all([downloadModel(id, fast), downloadModel(id, fast)])
+    t.deepEqual(one, two)
+    const transfers = server.requests.filter(({ host, path }) => host === 'cdn' || path.endsWith('.json'))
+    t.is(transfers.length, new Set(transfers.map(({ path }) => path)).size)
+    t.deepEqual(
+      readdirSync(blobs(cache)).filter((name) => name.endsWith('.lock')),
+      [],
+    )
+  })
+})
+
+test.serial('a lock that a dead process left is taken over; waiting for one can be aborted', async (t) => {
+  await withHub({ 'model.safetensors': { content: weights, lfs: true } }, async (_, cache) => {
+    mkdirSync(blobs(cache), { recursive: true })
+    const lock = join(blobs(cache), `${weightsDigest}.lock`)
+    writeFileSync(lock, '')
+    const reason = new Error('enough')
+    const controller = new AbortController()
+    setTimeout(() => controller.abort(reason), 300)
+    t.is(await t.throwsAsync(downloadModel(id, { ...fast, signal: controller.signal })), reason)
+    const old = new Date(Date.now() - 60_000)
+    utimesSync(lock, old, old)
+    await t.notThrowsAsync(downloadModel(id, fast))
+    t.false(existsSync(lock))
+  })
+})
 
 test.serial(
   'leftovers that are not of this file are found by the digest, and the file is fetched afresh',
