@@ -21,15 +21,6 @@ export { type CompletionScore, type ScoreOptions, scoreCompletion, scoreFiles } 
 export { majorityAtK, passAtK } from './evaluation/statistics.ts'
 export type { BenchmarkSummary, Metric, Scores, Summary } from './evaluation/summary.ts'
 export type { DType, NativeGeneratorStatistics as GeneratorStatistics } from './native.ts'
-export type { Message } from './policy/chat-template.ts'
-export type { Completion, TokenEvent } from './policy/completion.ts'
-export type { DeviceOptions, LoadOptions, LoadProgress } from './policy/load.ts'
-export type { Architecture, ModelConfig, RopeScaling } from './policy/model-config.ts'
-export { type GenerateOptions, type InitializeOptions, Policy, type SaveOptions } from './policy/policy.ts'
-export type { GenerateRequest } from './policy/requests.ts'
-export type { SamplingOptions } from './policy/sampling.ts'
-export { Session, type SessionGenerateOptions } from './policy/session.ts'
-export { type TextSegment, Tokenizer } from './policy/tokenizer.ts'
 export {
   type ChatOptions,
   defaultTemplateVariables,
@@ -38,8 +29,19 @@ export {
   renderChat,
   type TemplateVariables,
 } from './policy/chat-template.ts'
+export type { Completion, TokenEvent } from './policy/completion.ts'
 export type { HubProgress } from './policy/hub.ts'
-export { type ModelConfig, parseModelConfig, type RopeScaling } from './policy/model-config.ts'
+export type { DeviceOptions, LoadOptions, LoadProgress } from './policy/load.ts'
+export {
+  type Architecture,
+  type ModelConfig,
+  parseModelConfig,
+  type RopeScaling,
+} from './policy/model-config.ts'
+export { type GenerateOptions, type InitializeOptions, Policy, type SaveOptions } from './policy/policy.ts'
+export type { GenerateRequest } from './policy/requests.ts'
+export type { SamplingOptions } from './policy/sampling.ts'
+export { Session, type SessionGenerateOptions } from './policy/session.ts'
 export { type EncodeOptions, type TextSegment, Tokenizer } from './policy/tokenizer.ts'
 export {
   type ComposedReward,
