@@ -2,6 +2,7 @@ import { SsrlError } from '../errors.ts'
 import { loadNative, type NativeLearner, type NativeLossStatistics, type NativePolicy } from '../native.ts'
 import { runNative } from '../native-call.ts'
 import { nativePolicyOf } from '../policy/native-handle.ts'
+import type { Policy } from '../policy/policy.ts'
 import { checkFields, invalid, numberOption } from './arguments.ts'
 import { type LearnerBatch, type LossOptions, toNative } from './learner-batch.ts'
 
@@ -68,13 +69,13 @@ const optionFields = [
 export class Learner {
   /** Of the next steps. */
   learningRate: number
-  readonly #policy: object
+  readonly #policy: Policy
   readonly #options: Required<LearnerOptions>
   #native: Promise<NativeLearner> | null = null
   #isDisposed = false
 
   /** @throws SsrlError ERR_INVALID_ARG naming the option */
-  constructor(policy: object, options: LearnerOptions) {
+  constructor(policy: Policy, options: LearnerOptions) {
     nativePolicyOf(policy)
     this.#policy = policy
     this.#options = readOptions(options)

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { type DType, loadNative, type NativeModelConfig, type NativePolicy } from '../../lib/native.ts'
 import { type ModelConfig, parseModelConfig } from '../../lib/policy/model-config.ts'
 import { setNativePolicy } from '../../lib/policy/native-handle.ts'
+import type { Policy } from '../../lib/policy/policy.ts'
 import { tensorSources } from '../../lib/policy/parameters.ts'
 
 /** The config as the addon takes it. */
@@ -87,9 +88,9 @@ export const smallConfig: NativeModelConfig = {
   tieWordEmbeddings: true,
 }
 
-/** What the public classes take for a Policy. */
-export function policyAround(native: NativePolicy): object {
+/** What the learner takes for a Policy. */
+export function policyAround(native: NativePolicy): Policy {
   const handle = {}
   setNativePolicy(handle, native)
-  return handle
+  return handle as Policy
 }
