@@ -85,3 +85,11 @@ export {
   type TrajectoryRecord,
   trajectoryRecord,
 } from './rollout/trajectory.ts'
+export {
+  Learner,
+  type LearnerBatch,
+  type LearnerOptions,
+  type LossOptions,
+  type LossStatistics,
+  type LossType,
+} from './training/learner.ts'

@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs'
 import { type DType, loadNative, type NativeModelConfig, type NativePolicy } from '../../lib/native.ts'
 import { type ModelConfig, parseModelConfig } from '../../lib/policy/model-config.ts'
 import { setNativePolicy } from '../../lib/policy/native-handle.ts'
-import type { Policy } from '../../lib/policy/policy.ts'
 import { tensorSources } from '../../lib/policy/parameters.ts'
+import type { Policy } from '../../lib/policy/policy.ts'
 
 /** The config as the addon takes it. */
 export function toNativeConfig(config: ModelConfig): NativeModelConfig {
