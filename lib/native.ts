@@ -354,6 +354,10 @@ function requireAddon(): NativeAddon {
   try {
     return bindings({ bindings: 'ssrl.node', module_root: packageRoot })
   } catch (error) {
+    // A setting that the addon refuses (SSRL_CPU) is no reason to build it again.
+    if (error instanceof Error && 'code' in error && error.code === 'ERR_INVALID_ARG') {
+      throw new SsrlError('ERR_INVALID_ARG', error.message)
+    }
     const reason = error instanceof Error ? error.message.split('\n')[0] : String(error)
     throw new SsrlError(
       'ERR_NATIVE_LOAD',

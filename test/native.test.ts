@@ -36,3 +36,16 @@ test('without the addon loading is ERR_NATIVE_LOAD with the command that builds 
   })
   t.regex(stdout, /^ERR_NATIVE_LOAD The native addon can't be loaded: .* bash scripts\/setup\.sh$/)
 })
+
+test('SSRL_CPU keeps the process to older instructions, and a name that it does not know is an error', async (t) => {
+  const script = `
+    import { loadNative } from './lib/native.ts'
+    try {
+      const { bf16, highwayTarget } = loadNative().environment()
+      console.log(bf16, highwayTarget)
+    } catch (error) { console.log(error.code, error.message) }`
+  const run = async (SSRL_CPU: string) =>
+    (await execa('node', ['--import=tsx', '--input-type=module', '-e', script], { env: { SSRL_CPU } })).stdout
+  t.regex(await run('sse2'), /^ERR_INVALID_ARG Expected SSRL_CPU to be avx2, avx512 or amx .*received 'sse2'/)
+  if (process.arch === 'x64') t.regex(await run('avx2'), /^false (AVX2|SSE4|SSSE3|SSE2)$/)
+})

@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import os from 'node:os'
 import { SsrlError } from '../errors.ts'
 import { type DType, loadNative, type NativeAddon, type NativeEnvironment, setupCommand } from '../native.ts'
+import { callNative } from '../native-call.ts'
 import { exactnessSelfTest } from './exactness.ts'
 
 export interface DoctorReport {
@@ -21,7 +22,7 @@ const cpuFeatures = ['avx2', 'fma', 'avx512f', 'avx512bw', 'avx512_bf16', 'amx_t
 
 export async function examine(): Promise<DoctorReport> {
   const { native, error } = tryLoad()
-  const environment = native?.environment() ?? null
+  const environment = native ? callNative(() => native.environment()) : null
   const report: DoctorReport = {
     node: nodeReport(),
     cpu: cpuReport(environment),
@@ -57,7 +58,7 @@ function tryLoad(): { native: NativeAddon | null; error: SsrlError | null } {
       error: new SsrlError('ERR_NATIVE_LOAD', 'it was built from other sources than these'),
     }
   } catch (error) {
-    if (error instanceof SsrlError) return { native: null, error }
+    if (error instanceof SsrlError && error.code === 'ERR_NATIVE_LOAD') return { native: null, error }
     throw error
   }
 }
@@ -117,7 +118,7 @@ function adviseOn(report: DoctorReport, environment: NativeEnvironment | null): 
   }
   if (Object.values(report.exact).includes(false)) {
     advice.push(
-      'The exactness self-test failed: training makes a second forward pass for old log-probs. SSRL_CPU=avx512 or SSRL_CPU=avx2 may be exact.',
+      'The exactness self-test failed, as it does where oneDNN has only AVX2: training makes a second forward pass for old log-probs.',
     )
   }
   if (setting !== null && !(Number.isSafeInteger(setting) && setting > 0)) {

@@ -1,6 +1,7 @@
 // Entry point of the addon: registers the functions that lib/native.ts describes.
 #include "addon/async.h"
 #include "addon/bindings.h"
+#include "ops/ops.h"
 
 namespace ssrl {
 
@@ -51,6 +52,7 @@ __attribute__((weak)) void init_learner(Napi::Env env, Napi::Object exports);
 }  // namespace ssrl
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  ssrl::throw_if_error(env, ssrl::ops::apply_cpu_limit());
   ssrl::init_async(env, exports);
   if (ssrl::init_environment) ssrl::init_environment(env, exports);
   if (ssrl::init_kernels) ssrl::init_kernels(env, exports);

@@ -336,5 +336,9 @@ Ops& cpu();
 uint64_t memory_held();
 Status memory_free(uint64_t* out);
 
+// Keeps every kernel of the process to the instruction set that SSRL_CPU names (avx2, avx512 or amx). Works
+// once, before the first kernel; kInvalidArg when the name is another.
+Status apply_cpu_limit();
+
 }  // namespace ops
 }  // namespace ssrl

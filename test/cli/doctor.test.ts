@@ -4,6 +4,7 @@ import path from 'node:path'
 import test from 'ava'
 import { execa } from 'execa'
 import type { DoctorReport } from '../../lib/cli/doctor-report.ts'
+import { loadNative } from '../../lib/native.ts'
 
 const doctor = (args: string[], cwd = '.', env: Record<string, string> = {}) =>
   execa('node', ['--import=tsx', 'lib/cli/main.ts', 'doctor', ...args], {
@@ -45,4 +46,21 @@ test('a thread setting that makes no sense is pointed out', async (t) => {
   const { stdout } = await doctor(['--json'], folder, { SSRL_THREADS: 'many' })
   const report = JSON.parse(stdout) as DoctorReport
   t.true(report.advice.some((line) => line.includes("SSRL_THREADS is 'many'")))
+})
+
+test('with the addon it tries exactness for each dtype that the CPU computes and exits 0', async (t) => {
+  const { stdout, exitCode } = await doctor(['--json'])
+  const report = JSON.parse(stdout) as DoctorReport
+  t.is(exitCode, 0)
+  t.true(report.addon.loaded)
+  t.regex(report.addon.oneDnn!, /^\d+\.\d+/)
+  t.not(report.exact.f32, null)
+  t.is(report.exact.bf16 === null, !loadNative().environment().bf16)
+  t.true(report.memory.limit <= report.memory.total)
+})
+
+test('a setting that the addon refuses is told as wrong usage, not as a missing addon', async (t) => {
+  const { stderr, exitCode } = await doctor([], '.', { SSRL_MEMORY: 'plenty' })
+  t.is(exitCode, 2)
+  t.regex(stderr, /^error ERR_INVALID_ARG: .*SSRL_MEMORY.*"plenty"$/)
 })
