@@ -62,18 +62,14 @@ int64_t KernelCall::integer(const char* name, int64_t low, int64_t high) {
   return static_cast<int64_t>(number);
 }
 
-float KernelCall::number(const char* name, double low, double high) {
+double KernelCall::number(const char* name, double low, double high) {
   const Napi::Value given = value(name);
   const double number = given.IsNumber() ? given.As<Napi::Number>().DoubleValue() : std::nan("");
-  if (!(number >= low && number <= high) || !std::isfinite(static_cast<float>(number))) {
+  if (!(number >= low && number <= high)) {
     fail("Expected a number from " + plain(low) + " to " + plain(high) + " for " + name + " but received " +
          describe(given));
   }
-  return static_cast<float>(number);
-}
-
-float KernelCall::number_or(const char* name, double fallback, double low, double high) {
-  return value(name).IsUndefined() ? static_cast<float>(fallback) : number(name, low, high);
+  return number;
 }
 
 bool KernelCall::flag_or(const char* name, bool fallback) {

@@ -32,8 +32,7 @@ class KernelCall : public std::enable_shared_from_this<KernelCall> {
   KernelCall(const Napi::CallbackInfo& info, const char* kernel);
 
   int64_t integer(const char* name, int64_t low, int64_t high);
-  float number(const char* name, double low, double high);
-  float number_or(const char* name, double fallback, double low, double high);
+  double number(const char* name, double low, double high);
   bool flag_or(const char* name, bool fallback);
   std::string word(const char* name);
   DType dtype(const char* name);

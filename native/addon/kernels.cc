@@ -50,7 +50,7 @@ Napi::Value rms_norm(KernelCall& call) {
   const int64_t width = weight.count, groups = call.integer("groups", 1, 1 << 20);
   call.require(width > 0 && width < kMaxSize, "weight to have at least one value");
   const int64_t tokens = call.rows_of("x", x, groups * width);
-  const float epsilon = call.number("epsilon", 0, 1);
+  const float epsilon = static_cast<float>(call.number("epsilon", 0, 1));
   const Array y = call.output("y", x.count, call.dtype("outputType"));
   const Array inverse = call.output("inverseRms", tokens * groups);
   ops::Ops& ops = call.ops();
@@ -172,7 +172,7 @@ Napi::Value adamw(KernelCall& call) {
   step.epsilon = call.number("epsilon", 0, 1e6);
   step.weight_decay = call.number("weightDecay", 0, 1e6);
   step.step = call.integer("step", 1, int64_t{1} << 53);
-  step.gradient_scale = call.number("gradientScale", 0, 3e38);
+  step.gradient_scale = static_cast<float>(call.number("gradientScale", 0, 3e38));
   call.deliver("weight", weight);
   call.deliver("firstMoment", first);
   call.deliver("secondMoment", second);

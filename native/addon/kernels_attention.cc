@@ -15,7 +15,7 @@ ops::AttentionShape read_shape(KernelCall& call, DType type) {
   shape.head_dim = static_cast<int>(call.integer("headDim", 2, 256));
   call.require(shape.heads % shape.kv_heads == 0, "heads to be a multiple of kvHeads");
   call.require(shape.head_dim % 2 == 0, "an even headDim but received " + std::to_string(shape.head_dim));
-  shape.scale = call.number("scale", -1e30, 1e30);
+  shape.scale = static_cast<float>(call.number("scale", -1e30, 1e30));
   shape.q_stride = shape.out_stride = static_cast<int64_t>(shape.heads) * shape.head_dim;
   shape.kv_stride = static_cast<int64_t>(shape.kv_heads) * shape.head_dim;
   return shape;

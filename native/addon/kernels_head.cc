@@ -98,11 +98,11 @@ ops::PolicyLossOptions read_loss(KernelCall& call) {
   call.require(type == "sft" || type == "policy-gradient", "type 'sft' or 'policy-gradient'");
   ops::PolicyLossOptions options{};
   options.type = type == "sft" ? ops::LossType::kSft : ops::LossType::kPolicyGradient;
-  options.temperature = call.number("temperature", 1e-6, 1e6);
-  options.epsilon = call.number("epsilon", 0, 1e6);
-  options.epsilon_high = call.number("epsilonHigh", 0, 1e6);
-  options.dual_clip = call.number("dualClip", 0, 1e6);
-  options.beta = call.number("beta", 0, 1e6);
+  options.temperature = static_cast<float>(call.number("temperature", 1e-6, 1e6));
+  options.epsilon = static_cast<float>(call.number("epsilon", 0, 1e6));
+  options.epsilon_high = static_cast<float>(call.number("epsilonHigh", 0, 1e6));
+  options.dual_clip = static_cast<float>(call.number("dualClip", 0, 1e6));
+  options.beta = static_cast<float>(call.number("beta", 0, 1e6));
   call.require(options.dual_clip == 0 || options.dual_clip > 1, "dualClip of 0 (off) or above 1");
   return options;
 }
@@ -179,7 +179,7 @@ Napi::Value policy_loss(KernelCall& call) {
 
 Napi::Value log_probs(KernelCall& call) {
   const Head head = read_head(call);
-  const float temperature = call.number("temperature", 1e-6, 1e6);
+  const float temperature = static_cast<float>(call.number("temperature", 1e-6, 1e6));
   const Array logprobs = call.output("logProbs", head.rows), entropies = call.output("entropies", head.rows);
   ops::Ops& ops = call.ops();
   return call.run([=, &ops] {

@@ -252,10 +252,10 @@ struct AdamW {
   float* first_moment;
   float* second_moment;
   int64_t count;
-  float learning_rate;
-  float beta1, beta2, epsilon, weight_decay;  // decoupled: w -= learning_rate * weight_decay * w
-  int64_t step;                               // 1 for the first
-  float gradient_scale;                       // clip factor, multiplied into the gradient
+  double learning_rate;                        // doubles: 1 - 0.999f is off by 1e-5
+  double beta1, beta2, epsilon, weight_decay;  // decoupled: w -= learning_rate * weight_decay * w
+  int64_t step;                                // 1 for the first
+  float gradient_scale;                        // clip factor, multiplied into the gradient
 };
 
 class Ops {
