@@ -1,5 +1,6 @@
 /** The public surface: what is not exported here is not public. */
 
+export { fromBfloat16, toBfloat16 } from './bfloat16.ts'
 export {
   type ChatMessage,
   type Example,
@@ -20,6 +21,7 @@ export { SsrlError, type SsrlErrorCode } from './errors.ts'
 export { type CompletionScore, type ScoreOptions, scoreCompletion, scoreFiles } from './evaluation/score.ts'
 export { majorityAtK, passAtK } from './evaluation/statistics.ts'
 export type { BenchmarkSummary, Metric, Scores, Summary } from './evaluation/summary.ts'
+export * from './kernels.ts'
 export type { DType, NativeGeneratorStatistics as GeneratorStatistics } from './native.ts'
 export {
   type ChatOptions,
