@@ -12,6 +12,16 @@ interface CommandEntry {
 /** Each command's module is imported only when it is asked for, so that `--help` is quick. */
 const commands: CommandEntry[] = [
   {
+    name: 'generate',
+    summary: 'sample completions of a prompt',
+    load: async () => (await import('./generate.ts')).generateCommand(),
+  },
+  {
+    name: 'inspect',
+    summary: 'what a policy or a run folder is, its sizes, and what it needs',
+    load: async () => (await import('./inspect.ts')).inspectCommand(),
+  },
+  {
     name: 'score',
     summary: 'score completions that already exist',
     load: async () => (await import('./score.ts')).scoreCommand(),
