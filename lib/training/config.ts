@@ -1,0 +1,263 @@
+/**
+ * The one table of settings. Types, defaults, validation, command-line flags and docs/config.md all come from it.
+ * Names and defaults follow TRL where it has them; `trl` says where a default differs, and why.
+ */
+import { choice, flag, informationMask, integer, type Kind, number, optional, text } from './setting-kinds.ts'
+
+export type TrainerName = 'ssrl' | 'sft'
+
+export interface Setting<T> {
+  kind: Kind<T>
+  default: T
+  description: string
+  /** Where the default is not TRL's. */
+  trl?: string
+  /** Which trainers know it. */
+  for: readonly TrainerName[]
+  /** A run may be resumed with another value, since the result doesn't depend on it. */
+  free?: boolean
+  /** Default of the SFT trainer where it differs. */
+  sftDefault?: T
+}
+
+type Notes<T> = Omit<Setting<T>, 'kind' | 'default' | 'description' | 'for'>
+
+const both = ['ssrl', 'sft'] as const
+
+function setting<T>(kind: Kind<T>, value: T, description: string, notes: Notes<T> = {}): Setting<T> {
+  return { kind, default: value, description, for: both, ...notes }
+}
+
+function ssrl<T>(kind: Kind<T>, value: T, description: string, notes: Notes<T> = {}): Setting<T> {
+  return { kind, default: value, description, for: ['ssrl'], ...notes }
+}
+
+function sft<T>(kind: Kind<T>, value: T, description: string, notes: Notes<T> = {}): Setting<T> {
+  return { kind, default: value, description, for: ['sft'], ...notes }
+}
+
+export const settings = {
+  // Length of the run
+  maxSteps: setting(integer({ min: 1 }), 100, 'Optimizer steps of the whole run', {
+    trl: 'TRL: -1 (epochs decide); a run here always states its length',
+  }),
+  seed: setting(
+    integer({ min: 0, max: Number.MAX_SAFE_INTEGER }),
+    42,
+    'Seed of sampling and of the data order',
+  ),
+
+  // Rollout
+  promptsPerStep: ssrl(
+    integer({ min: 1 }),
+    16,
+    'Questions per optimizer step; each gives numGenerations trajectories',
+    {
+      trl: 'TRL counts completions per device; SSRL used 256 questions',
+    },
+  ),
+  numGenerations: ssrl(integer({ min: 2 }), 8, 'Trajectories per question (the group G); SSRL used 5'),
+  maxPromptLength: ssrl(
+    optional(integer({ min: 1 })),
+    null,
+    'Prompts of more tokens are dropped at load, with a count; null: what the context leaves',
+    {
+      trl: 'TRL cut prompts at 512',
+    },
+  ),
+  maxCompletionLength: ssrl(integer({ min: 1 }), 256, 'Largest number of new tokens; SSRL used 4096'),
+  temperature: ssrl(
+    number({ above: 0 }),
+    1,
+    'Sampling temperature, part of every log-prob; 0 (greedy) cannot be trained on',
+  ),
+  topP: ssrl(
+    number({ above: 0, max: 1 }),
+    1,
+    'Only 1: truncated sampling changes the distribution that is trained',
+  ),
+  topK: ssrl(integer({ min: 0 }), 0, 'Only 0: see topP'),
+  minP: ssrl(number({ min: 0, max: 1 }), 0, 'Only 0: see topP'),
+  stopAtAnswer: ssrl(
+    flag(),
+    true,
+    'Stop at </answer>; false trains the end token, as the SSRL reference does',
+  ),
+  promptTemplate: setting(
+    text('a template'),
+    'self-search',
+    'Instruction: a built-in name, a file, or the wording itself, with {question} where the question stands',
+    {
+      trl: 'no such setting in TRL',
+    },
+  ),
+
+  // Reward
+  answerReward: ssrl(choice('exactMatch', 'f1', 'coverExactMatch'), 'exactMatch', 'Score of the answer'),
+  format: ssrl(
+    choice('strict', 'reference'),
+    'strict',
+    'Format score: the strict grammar, or the table of the SSRL reference with its exploits',
+  ),
+  formatWeight: ssrl(number({ min: 0, max: 1 }), 0.1, 'λ_f: reward = (1 - λ_f)·answer + λ_f·format'),
+  rewardTimeout: ssrl(number({ above: 0 }), 60, "Seconds that a user's reward function may take", {
+    free: true,
+  }),
+  scaleRewards: ssrl(
+    choice('group', 'batch', 'none'),
+    'group',
+    'Divide advantages by the standard deviation of the group, of the batch, or not at all',
+  ),
+  advantageEpsilon: ssrl(number({ above: 0 }), 1e-6, 'Added to that standard deviation', {
+    trl: 'TRL: 1e-4; SSRL: 1e-6',
+  }),
+
+  // Loss
+  lossType: ssrl(
+    choice('dapo', 'bnpo', 'grpo', 'dr_grpo'),
+    'dapo',
+    "dapo: mean over all active tokens of the step (SSRL's token mean; bnpo is an alias, since the mean is global here); grpo: per sequence, then over sequences; dr_grpo: sum / (sequences · maxCompletionLength)",
+  ),
+  beta: ssrl(
+    number({ min: 0 }),
+    0.001,
+    'Weight of the k3 KL term against the frozen reference; 0 makes no reference',
+    { trl: 'TRL: 0; SSRL: 0.001' },
+  ),
+  epsilon: ssrl(number({ above: 0, below: 1 }), 0.2, 'Clip range below 1'),
+  epsilonHigh: ssrl(
+    optional(number({ above: 0 })),
+    null,
+    'Clip range above 1; null: the same as epsilon (DAPO: 0.28)',
+  ),
+  dualClip: ssrl(
+    optional(number({ above: 1 })),
+    3,
+    'Bound c of the ratio for negative advantages; null: none',
+    { trl: 'TRL: none (delta); SSRL: 3' },
+  ),
+  numIterations: ssrl(
+    integer({ min: 1 }),
+    1,
+    'Passes over each batch of trajectories (μ); at 1 the ratio is exactly 1 and clipping never acts',
+  ),
+  informationMask: ssrl(
+    informationMask(),
+    'information',
+    'Which tokens stay out of the loss: information blocks that answer a search, all of them, none; or the weight they get',
+    {
+      trl: 'no such setting in TRL',
+    },
+  ),
+  maskTruncatedCompletions: ssrl(flag(), false, 'Keep completions that hit the length limit out of the loss'),
+
+  // Data of supervised fine-tuning
+  batchSize: sft(integer({ min: 1 }), 32, 'Examples per optimizer step', { trl: 'TRL: 8 per device' }),
+  shuffle: sft(flag(), true, 'Shuffle the examples anew in every epoch; false: in the order given'),
+  endToken: sft(flag(), true, 'Put the end token after each completion, and train it'),
+  completionOnly: sft(flag(), true, 'Train on completion tokens only; false: on all tokens'),
+  maxLength: sft(
+    optional(integer({ min: 2 })),
+    null,
+    'Examples of more tokens are dropped at load, with a count; null: the context',
+    { trl: 'TRL truncates at 1024' },
+  ),
+  packing: sft(
+    flag(),
+    false,
+    'Fill each row with whole examples up to packedLength tokens; they do not see each other',
+  ),
+  packedLength: sft(integer({ min: 2 }), 1024, 'Tokens of a packed row; batchSize then counts rows'),
+
+  // Optimizer
+  learningRate: setting(number({ above: 0 }), 1e-6, 'Peak learning rate of AdamW', { sftDefault: 2e-5 }),
+  adamBeta1: setting(number({ min: 0, below: 1 }), 0.9, 'AdamW β1'),
+  adamBeta2: setting(number({ min: 0, below: 1 }), 0.999, 'AdamW β2'),
+  adamEpsilon: setting(number({ above: 0 }), 1e-8, 'AdamW ε'),
+  weightDecay: setting(number({ min: 0 }), 0.01, 'Decoupled weight decay, on every parameter', {
+    trl: 'TRL: 0; SSRL: 0.01',
+  }),
+  maxGradNorm: setting(number({ above: 0 }), 1, 'Global norm that gradients are clipped to'),
+  schedule: setting(choice('constant', 'linear', 'cosine'), 'constant', 'Learning rate after warm-up', {
+    trl: 'TRL: linear; SSRL: constant',
+  }),
+  scheduleFloor: setting(
+    number({ min: 0, max: 1 }),
+    0,
+    'Share of the learning rate that linear and cosine end at',
+  ),
+  scheduleHold: setting(
+    number({ min: 0, max: 1 }),
+    0,
+    'Share of maxSteps before which linear and cosine do not begin to fall',
+  ),
+  warmupSteps: setting(integer({ min: 0 }), 0, 'Steps of linear warm-up'),
+  warmupRatio: setting(number({ min: 0, max: 1 }), 0, 'The same as a share of maxSteps; not both', {
+    trl: 'SSRL: 0.02',
+  }),
+  microBatchTokens: setting(
+    integer({ min: 1 }),
+    8192,
+    'Tokens (prompts included) per forward and backward pass; changes memory and speed only',
+    {
+      trl: 'TRL counts sequences per device',
+    },
+  ),
+
+  // Evaluation, checkpoints, logs
+  evaluateEvery: setting(
+    integer({ min: 0 }),
+    0,
+    'Evaluate after every so many steps, and after the last; 0: only after the last',
+  ),
+  evaluationSamples: ssrl(integer({ min: 1 }), 1, 'Samples per question when evaluating'),
+  evaluationTemperature: ssrl(number({ min: 0 }), 0, 'Temperature when evaluating; 0 is greedy'),
+  evaluationLimit: setting(
+    optional(integer({ min: 1 })),
+    null,
+    'Evaluate on the first so many questions only',
+  ),
+  outputDirectory: setting(
+    optional(text('a folder')),
+    null,
+    'Folder of records, trajectories, checkpoints and the final policy; null: nothing is written',
+    { free: true },
+  ),
+  saveEvery: setting(
+    integer({ min: 0 }),
+    0,
+    'Checkpoint after every so many steps, and after the last; 0: only after the last, and the best',
+    {
+      trl: 'TRL: 500',
+      free: true,
+    },
+  ),
+  keep: setting(integer({ min: 1 }), 2, 'Checkpoints kept, the best one aside', {
+    trl: 'TRL: all of them',
+    free: true,
+  }),
+  logTrajectories: ssrl(integer({ min: 0 }), 1, 'Write the trajectories of every so many steps; 0: none', {
+    free: true,
+  }),
+} as const
+
+export type SettingName = keyof typeof settings
+
+type ValueOf<S> = S extends Setting<infer T> ? T : never
+/** Every setting, defaults filled in. Those that a trainer doesn't know keep their default. */
+export type Config = { -readonly [K in SettingName]: ValueOf<(typeof settings)[K]> }
+
+/** Names of the settings that a trainer knows, in the table's order. */
+export function settingNames(trainer: TrainerName): SettingName[] {
+  return (Object.keys(settings) as SettingName[]).filter((name) => lookup(name).for.includes(trainer))
+}
+
+export function lookup(name: SettingName): Setting<unknown> {
+  return settings[name] as Setting<unknown>
+}
+
+/** The default of a setting for one trainer. */
+export function defaultOf(name: SettingName, trainer: TrainerName): unknown {
+  const { sftDefault, default: value } = lookup(name)
+  return trainer === 'sft' && sftDefault !== undefined ? sftDefault : value
+}
