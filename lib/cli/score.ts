@@ -40,7 +40,8 @@ async function score(flags: ScoreFlags): Promise<void> {
 
 const TITLES: Record<Metric, string> = { em: 'EM', f1: 'F1', cover_em: 'cover-EM', format: 'format' }
 
-function printSummary(summary: Summary): void {
+/** The table of an evaluation's summary, and the scoring rule. */
+export function printSummary(summary: Summary): void {
   const rows = Object.entries(summary.benchmarks).map(([name, row]) =>
     cells(name, String(row.n), row, row.interval),
   )
