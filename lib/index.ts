@@ -8,6 +8,7 @@ export {
   type LoadExamplesOptions,
   loadExamples,
 } from './data/examples.ts'
+export { sharedQuestions } from './data/overlap.ts'
 export {
   type LoadQuestionsOptions,
   loadQuestions,
@@ -18,6 +19,15 @@ export {
   type QuestionReport,
 } from './data/questions.ts'
 export { SsrlError, type SsrlErrorCode } from './errors.ts'
+export type { Endpoint } from './evaluation/endpoint.ts'
+export {
+  type EvaluateOptions,
+  type EvaluationReport,
+  type EvaluationScores,
+  evaluate,
+  type Prediction,
+} from './evaluation/evaluate.ts'
+export type { MethodName, Shot } from './evaluation/methods.ts'
 export { type CompletionScore, type ScoreOptions, scoreCompletion, scoreFiles } from './evaluation/score.ts'
 export { majorityAtK, passAtK } from './evaluation/statistics.ts'
 export type { BenchmarkSummary, Metric, Scores, Summary } from './evaluation/summary.ts'
@@ -78,6 +88,7 @@ export {
   promptTemplates,
   renderPrompt,
 } from './rollout/prompts.ts'
+export { type SelfSearchOptions, selfSearch, selfSearchAll } from './rollout/self-search.ts'
 export {
   createTrajectory,
   type FinishReason,
@@ -88,6 +99,16 @@ export {
   trajectoryRecord,
 } from './rollout/trajectory.ts'
 export {
+  type BootstrapOptions,
+  type BootstrapShot,
+  type BootstrapStatistics,
+  bootstrapFromSamples,
+  bootstrapFromTemplate,
+  type Demonstration,
+} from './training/bootstrap.ts'
+export type { Config, SettingName } from './training/config.ts'
+export type { PartialConfig } from './training/config-parse.ts'
+export {
   Learner,
   type LearnerBatch,
   type LearnerOptions,
@@ -95,3 +116,13 @@ export {
   type LossStatistics,
   type LossType,
 } from './training/learner.ts'
+export type { RewardOption } from './training/rollout-step.ts'
+export {
+  type SFTResumeOptions,
+  type SFTScores,
+  type SFTStepRecord,
+  SFTTrainer,
+  type SFTTrainerOptions,
+} from './training/sft-trainer.ts'
+export { type SSRLResumeOptions, SSRLTrainer, type SSRLTrainerOptions } from './training/ssrl-trainer.ts'
+export { type StepRecord, withoutTimes } from './training/step-record.ts'

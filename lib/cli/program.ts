@@ -12,6 +12,26 @@ interface CommandEntry {
 /** Each command's module is imported only when it is asked for, so that `--help` is quick. */
 const commands: CommandEntry[] = [
   {
+    name: 'train',
+    summary: 'train a policy to search its own memory (SSRL)',
+    load: async () => (await import('./train.ts')).trainCommand(),
+  },
+  {
+    name: 'sft',
+    summary: 'fine-tune a policy on examples',
+    load: async () => (await import('./sft.ts')).sftCommand(),
+  },
+  {
+    name: 'bootstrap',
+    summary: 'make demonstrations for a cold start',
+    load: async () => (await import('./bootstrap.ts')).bootstrapCommand(),
+  },
+  {
+    name: 'eval',
+    summary: 'evaluate a policy or an endpoint on question files',
+    load: async () => (await import('./eval.ts')).evalCommand(),
+  },
+  {
     name: 'generate',
     summary: 'sample completions of a prompt',
     load: async () => (await import('./generate.ts')).generateCommand(),

@@ -1,0 +1,359 @@
+/**
+ * Self-Search RL (arXiv 2508.10874) by group-relative policy gradients (GRPO, arXiv 2402.03300). Deviations:
+ * 1. The old log-probs are the sampler's own, bit for bit: there is no second forward pass (unless `policy.exact` is
+ *    false).
+ * 2. Only an information block that directly answers a search is kept out of the loss; the reference code's mask misses
+ *    multi-line blocks and repetitions.
+ * 3. Generation stops at `</answer>`, which is trained; the reference goes on to the end token.
+ * 4. A group of equal rewards gets advantages of exactly 0.
+ */
+import path from 'node:path'
+import { sharedQuestions } from '../data/overlap.ts'
+import type { Question } from '../data/questions.ts'
+import { type EvaluationScores, evaluate } from '../evaluation/evaluate.ts'
+import { Policy } from '../policy/policy.ts'
+import { derivedSeed } from '../random-seed.ts'
+import type { ComposedReward } from '../rewards/compose.ts'
+import { exactMatch } from '../rewards/rules.ts'
+import { STOP_TAG } from '../rollout/grammar.ts'
+import type { PromptTemplate } from '../rollout/prompts.ts'
+import { dropLongPrompts, selfSearchAll } from '../rollout/self-search.ts'
+import type { Trajectory } from '../rollout/trajectory.ts'
+import { groupAdvantages, mean } from './advantages.ts'
+import type { PartWriter } from './checkpoint.ts'
+import type { Config } from './config.ts'
+import { type PartialConfig, parseConfig } from './config-parse.ts'
+import { DataOrder } from './data-order.ts'
+import { attachOldLogProbs, attachReferenceLogProbs, learn } from './learn.ts'
+import type { Learner } from './learner.ts'
+import { prepareSequences, type StepSequences } from './loss-batch.ts'
+import { memoryNow } from './machine.ts'
+import { loadCheckpoint, type ResumeOptions, refuseDifferences, storedQuestions } from './resume.ts'
+import { createReward, type RewardOption, trajectoryLine } from './rollout-step.ts'
+import type { RunFolder } from './run-folder.ts'
+import { learningRateAt } from './schedule.ts'
+import { describeCosts, describeRollout, type StepRecord, summarizePasses } from './step-record.ts'
+import { Clock, createLearner, promptLimit, requireInputs, resolveTemplate } from './trainer-setup.ts'
+import { questionWriter, type TrainerState } from './trainer-state.ts'
+import { TrainingLoop } from './training-loop.ts'
+
+export interface SSRLTrainerOptions extends PartialConfig {
+  policy: Policy
+  /** Training questions. */
+  train: readonly Question[]
+  /** Held-out questions. */
+  evaluation?: readonly Question[]
+  /** Instead of (1 - formatWeight)·answerReward + formatWeight·format. */
+  rewards?: RewardOption
+  /** Receives what the user should know and no error says; the library itself prints nothing. */
+  onWarning?: (message: string) => void
+}
+
+export interface SSRLResumeOptions extends ResumeOptions {
+  /** Checked against the checkpoint's, which holds its questions. */
+  train?: readonly Question[]
+  evaluation?: readonly Question[]
+  rewards?: RewardOption
+}
+
+const tokenCount = ({ sequences }: StepSequences) =>
+  sequences.reduce((sum, { tokens }) => sum + tokens.length, 0)
+
+const noContext = { signal: new AbortController().signal }
+
+/** Trains a policy to search its own memory; see `docs/config.md` for the settings. */
+export class SSRLTrainer {
+  readonly config: Config
+  readonly policy: Policy
+  readonly #options: SSRLTrainerOptions
+  readonly #reward: ComposedReward
+  readonly #loop: TrainingLoop<EvaluationScores, StepRecord>
+  #template: PromptTemplate | null = null
+  #questions: Question[] = []
+  #order: DataOrder | null = null
+  #cursor = 0
+  #learner: Learner | null = null
+  #reference: Policy | null = null
+
+  /** @throws SsrlError `ERR_INVALID_CONFIG` for settings that are unknown, out of range or make no sense together */
+  constructor(options: SSRLTrainerOptions) {
+    const { policy, train, evaluation, rewards, onWarning, ...settings } = options
+    this.config = parseConfig(settings, 'ssrl')
+    requireInputs(options)
+    this.policy = policy
+    this.#options = options
+    this.#reward = createReward(this.config, rewards)
+    this.#loop = new TrainingLoop({
+      trainer: 'ssrl',
+      config: this.config,
+      policy,
+      prepare: () => this.#prepare(),
+      learner: () => this.#learner!,
+      takeStep: (step, folder, signal) => this.#takeStep(step, folder, signal),
+      evaluate: (signal) => this.#judge(signal),
+      parts: () => this.#parts(),
+      describe: () => ({
+        cursor: this.#order?.cursor ?? this.#cursor,
+        promptTemplate: this.#template,
+        rewards: this.#reward.parts.map(({ name }) => name),
+      }),
+      savePolicy: (directory) => this.#savePolicy(directory),
+    })
+  }
+
+  /**
+   * Goes on from a checkpoint, or from the newest one of a run's folder: on the same kind of CPU and library, records
+   * (times aside) and weights are those of a run that never stopped, bit for bit.
+   *
+   * @param options rewards must be given again if they were the user's own; settings may be repeated, not changed
+   * @throws SsrlError `ERR_CHECKPOINT` when it is damaged or of another configuration, saying what differs
+   */
+  static async resume(directory: string, options: SSRLResumeOptions = {}): Promise<SSRLTrainer> {
+    const { train, evaluation, rewards, ...rest } = options
+    const loaded = await loadCheckpoint(directory, 'ssrl', rest)
+    const { policy, settings, state } = loaded
+    try {
+      const trainer = new SSRLTrainer({
+        ...settings,
+        policy,
+        train: (await storedQuestions(loaded.directory, 'train', train)) ?? [],
+        evaluation: await storedQuestions(loaded.directory, 'evaluation', evaluation),
+        rewards,
+        onWarning: options.onWarning,
+      })
+      await trainer.#restore(loaded.directory, state)
+      return trainer
+    } catch (error) {
+      await policy.dispose()
+      throw error
+    }
+  }
+
+  async #restore(directory: string, state: TrainerState): Promise<void> {
+    const names = this.#reward.parts.map(({ name }) => name)
+    if (names.join() !== state.rewards.join()) {
+      refuseDifferences(directory, [
+        `rewards (checkpoint: ${state.rewards.join(', ')}, now: ${names.join(', ')})`,
+      ])
+    }
+    this.#template = state.promptTemplate
+    this.#cursor = state.cursor
+    if (this.config.beta > 0) {
+      this.#reference = await Policy.load(path.join(directory, 'reference'), { dtype: state.dtype })
+    }
+    await this.#loop.prepare()
+    await this.#learner!.loadState(path.join(directory, 'optimizer.safetensors'))
+    this.#loop.restore(state)
+  }
+
+  /** Optimizer steps done. */
+  get step(): number {
+    return this.#loop.step
+  }
+
+  /** The best evaluation so far: its step and its exact match. */
+  get best(): { step: number; score: number } | null {
+    return this.#loop.best
+  }
+
+  /**
+   * Trains to `maxSteps`, one record after each step. Leaving the loop stops after that step; calling `train()` again
+   * goes on. An abort rejects with the signal's reason and leaves the last complete step: `save()` works then.
+   */
+  train(options: { signal?: AbortSignal } = {}): AsyncGenerator<StepRecord, void, void> {
+    return this.#loop.train(options.signal)
+  }
+
+  /** Trains to `maxSteps` without looking; gives the last record. */
+  async run(options: { signal?: AbortSignal } = {}): Promise<StepRecord | null> {
+    let last: StepRecord | null = null
+    for await (const record of this.train(options)) last = record
+    return last
+  }
+
+  /** Evaluates on the held-out questions; null when there are none. */
+  async evaluate(options: { signal?: AbortSignal } = {}): Promise<EvaluationScores | null> {
+    await this.#loop.prepare()
+    return (await this.#judge(options.signal))?.scores ?? null
+  }
+
+  /** Writes a checkpoint (by default among those of `outputDirectory`), atomically, and gives its folder. */
+  save(directory?: string): Promise<string> {
+    return this.#loop.save(directory)
+  }
+
+  /** Frees optimizer state and reference; the policy stays. */
+  dispose(): void {
+    this.#learner?.dispose()
+    void this.#reference?.dispose()
+    this.#learner = null
+    this.#reference = null
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+
+  async #prepare(): Promise<void> {
+    const { config, policy } = this
+    this.#template ??= await resolveTemplate(config)
+    const maxPromptLength = promptLimit(config, policy)
+    const { kept, dropped } = dropLongPrompts(policy, this.#options.train, {
+      promptTemplate: this.#template,
+      maxPromptLength,
+    })
+    this.#questions = kept
+    this.#warnAtStart(dropped, maxPromptLength)
+    this.#order = new DataOrder(kept.length, config.seed, this.#cursor)
+    if (config.beta > 0) this.#reference ??= await policy.clone()
+    this.#learner ??= createLearner(policy, config)
+  }
+
+  #warnAtStart(dropped: number, maxPromptLength: number): void {
+    if (dropped > 0) {
+      this.#warn(
+        `${dropped} of ${this.#options.train.length} prompts have more than ${maxPromptLength} tokens and are left out`,
+      )
+    }
+    const shared = sharedQuestions(this.#options.train, this.#options.evaluation ?? [])
+    if (shared.length > 0) {
+      this.#warn(
+        `${shared.length} evaluation questions are training questions too, such as "${shared[0]!.question}"`,
+      )
+    }
+    if (!this.policy.exact) {
+      this.#warn(
+        "This machine's exactness self-test failed: old log-probs come from a second forward pass, which costs time; " +
+          '`ssrl doctor` says more',
+      )
+    }
+  }
+
+  #warn(message: string): void {
+    this.#options.onWarning?.(message)
+  }
+
+  /** Question → trajectories → rewards → advantages → update. Nothing has changed when it throws. */
+  async #takeStep(step: number, folder: RunFolder | null, signal?: AbortSignal): Promise<StepRecord> {
+    const order = this.#order!
+    const cursor = order.cursor
+    try {
+      const clock = new Clock()
+      const trajectories = await this.#rollOut(step, signal)
+      const rollout = clock.lap()
+      const { total: rewards, parts } = await this.#reward.breakdown(trajectories, {
+        step,
+        signal: signal ?? new AbortController().signal,
+      })
+      const { values: advantages, zeroVarianceGroups } = groupAdvantages(
+        rewards,
+        trajectories.map(({ group }) => group),
+        { scaleRewards: this.config.scaleRewards, epsilon: this.config.advantageEpsilon },
+      )
+      const reward = clock.lap()
+      const prepared = prepareSequences(trajectories, advantages, this.config)
+      signal?.throwIfAborted()
+      const learningRate = learningRateAt(step, this.config)
+      const learnt = await this.#learn(prepared, learningRate)
+      const record: StepRecord = {
+        step,
+        epoch: order.epoch,
+        learningRate,
+        ...describeRollout(trajectories, rewards, parts),
+        exactMatch: { mean: mean((await exactMatch(trajectories, noContext)) as number[]) },
+        ...learnt,
+        zeroVarianceGroups,
+        ...describeCosts(
+          trajectories,
+          { tokens: tokenCount(prepared) * this.config.numIterations, active: prepared.activeTokens },
+          { rollout, reward, learn: clock.lap() },
+          memoryNow(),
+        ),
+      }
+      await this.#logTrajectories(folder, step, trajectories, { rewards, advantages })
+      return record
+    } catch (error) {
+      order.cursor = cursor
+      throw error
+    }
+  }
+
+  async #rollOut(step: number, signal?: AbortSignal): Promise<Trajectory[]> {
+    const { config } = this
+    const questions = this.#order!.take(config.promptsPerStep).map((index) => this.#questions[index]!)
+    const groups = await selfSearchAll(this.policy, questions, {
+      n: config.numGenerations,
+      temperature: config.temperature,
+      maxNewTokens: config.maxCompletionLength,
+      promptTemplate: this.#template!,
+      stopAtAnswer: config.stopAtAnswer,
+      format: config.format,
+      seed: derivedSeed(config.seed, step),
+      signal,
+    })
+    return groups.flat()
+  }
+
+  async #learn(prepared: StepSequences, learningRate: number) {
+    const { config, policy } = this
+    const { sequences } = prepared
+    const inexactness = await attachOldLogProbs(policy, sequences, config.temperature)
+    if (this.#reference) await attachReferenceLogProbs(this.#reference, sequences, config.temperature)
+    const { passes, gradNorm } = await learn(this.#learner!, prepared, config, learningRate)
+    const summary = summarizePasses(passes)
+    return { ...summary, mismatch: Math.max(summary.mismatch, inexactness), gradNorm }
+  }
+
+  async #logTrajectories(
+    folder: RunFolder | null,
+    step: number,
+    trajectories: readonly Trajectory[],
+    scores: { rewards: readonly (number | null)[]; advantages: readonly (number | null)[] },
+  ): Promise<void> {
+    const { logTrajectories } = this.config
+    if (folder === null || logTrajectories === 0 || step % logTrajectories !== 0) return
+    const lines = trajectories.map((trajectory, index) =>
+      trajectoryLine(trajectory, {
+        step,
+        reward: scores.rewards[index]!,
+        advantage: scores.advantages[index]!,
+      }),
+    )
+    await folder.trajectories.append(...lines)
+  }
+
+  async #judge(signal?: AbortSignal): Promise<{ scores: EvaluationScores; criterion: number } | null> {
+    const { config } = this
+    const questions = this.#options.evaluation?.slice(0, config.evaluationLimit ?? undefined)
+    if (questions === undefined || questions.length === 0) return null
+    const report = await evaluate({
+      policy: this.policy,
+      questions,
+      method: 'self-search',
+      n: config.evaluationSamples,
+      temperature: config.evaluationTemperature,
+      maxNewTokens: config.maxCompletionLength,
+      promptTemplate: this.#template!,
+      stopAtAnswer: config.stopAtAnswer,
+      format: config.format,
+      seed: config.seed,
+      signal,
+    })
+    const scores = report.benchmarks.questions!
+    return { scores, criterion: scores.em }
+  }
+
+  #parts(): Record<string, PartWriter> {
+    const reference = this.#reference
+    return {
+      'train.jsonl': questionWriter(this.#options.train),
+      'evaluation.jsonl': questionWriter(this.#options.evaluation ?? []),
+      ...(reference ? { reference: (folder) => reference.save(folder, { dtype: 'f32' }) } : {}),
+    }
+  }
+
+  async #savePolicy(directory: string): Promise<void> {
+    const stopStrings = this.config.stopAtAnswer ? [STOP_TAG] : undefined
+    await this.policy.save(directory, { dtype: 'f32', stopStrings })
+  }
+}

@@ -1,0 +1,248 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { readJsonl } from '../../lib/logging/jsonl.ts'
+import { nativePolicyOf } from '../../lib/policy/native-handle.ts'
+import type { Policy } from '../../lib/policy/policy.ts'
+import type { RewardFunction } from '../../lib/rewards/reward.ts'
+import { SSRLTrainer, type SSRLTrainerOptions } from '../../lib/training/ssrl-trainer.ts'
+import { type StepRecord, withoutTimes } from '../../lib/training/step-record.ts'
+import { questions, shortTemplate, tinyPolicy } from '../helpers/tiny-policy.ts'
+
+/** Rewards vary within groups and depend on the text alone. */
+const lettersE: RewardFunction = (trajectories) =>
+  trajectories.map(({ text }) => (text.split('e').length - 1) / (text.length + 1))
+
+const settings = {
+  promptTemplate: shortTemplate,
+  promptsPerStep: 3,
+  numGenerations: 4,
+  maxCompletionLength: 12,
+  learningRate: 1e-3,
+  maxSteps: 4,
+  beta: 0,
+}
+
+async function trainer(
+  t: ExecutionContext,
+  options: Partial<SSRLTrainerOptions> = {},
+  dtype: 'f32' | 'bf16' = 'f32',
+): Promise<SSRLTrainer> {
+  const policy = options.policy ?? (await tinyPolicy({ dtype }))
+  const made = new SSRLTrainer({ train: questions(10), rewards: lettersE, ...settings, ...options, policy })
+  t.teardown(() => {
+    made.dispose()
+    policy.dispose()
+  })
+  return made
+}
+
+async function folder(t: ExecutionContext): Promise<string> {
+  const directory = await mkdtemp(path.join(os.tmpdir(), 'ssrl-train-'))
+  t.teardown(() => rm(directory, { recursive: true, force: true }))
+  return directory
+}
+
+async function collect(trainer: SSRLTrainer): Promise<StepRecord[]> {
+  const records: StepRecord[] = []
+  for await (const record of trainer.train()) records.push(record)
+  return records
+}
+
+async function weightsOf(policy: Policy): Promise<Map<string, Float32Array>> {
+  const native = nativePolicyOf(policy)
+  const weights = new Map<string, Float32Array>()
+  for (const { name } of native.parameters()) weights.set(name, await native.readParameter(name))
+  return weights
+}
+
+function largestDifference(a: Map<string, Float32Array>, b: Map<string, Float32Array>): number {
+  let largest = 0
+  for (const [name, values] of a) {
+    const others = b.get(name)!
+    for (const [index, value] of values.entries())
+      largest = Math.max(largest, Math.abs(value - others[index]!))
+  }
+  return largest
+}
+
+for (const dtype of ['f32', 'bf16'] as const) {
+  test(`what was sampled is what is trained: mismatch 0 and ratio 1 in every step (${dtype})`, async (t) => {
+    const made = await trainer(t, {}, dtype)
+    if (!made.policy.exact) return t.pass('this machine is not exact')
+    for (const record of await collect(made)) {
+      t.is(record.mismatch, 0)
+      t.is(record.ratio.max, 1)
+      t.is(record.clip.low + record.clip.high, 0)
+    }
+  })
+}
+
+test('a weight that is nudged between sampling and learning shows as mismatch', async (t) => {
+  const policy = await tinyPolicy()
+  const nudge: RewardFunction = async (trajectories, context) => {
+    const native = nativePolicyOf(policy)
+    const name = native.parameters().find((parameter) => parameter.name.includes('q_proj'))!.name
+    const values = await native.readParameter(name)
+    values[0]! += 0.01
+    await native.writeParameter(name, values)
+    return lettersE(trajectories, context)
+  }
+  const [record] = await collect(await trainer(t, { policy, rewards: nudge, maxSteps: 1 }))
+  t.true(record!.mismatch > 0)
+  t.not(record!.ratio.max, 1)
+})
+
+test('two passes over a batch move the ratio away from 1, and the mismatch stays that of the first', async (t) => {
+  const [record] = await collect(await trainer(t, { numIterations: 2, maxSteps: 1, learningRate: 1e-2 }))
+  t.is(record!.mismatch, 0)
+  t.true(record!.ratio.max > 1)
+})
+
+for (const lossType of ['dapo', 'bnpo', 'grpo', 'dr_grpo'] as const) {
+  test(`how micro-batches are cut does not change the result: 1×12 equals 12×1 (${lossType})`, async (t) => {
+    const options = { lossType, maxSteps: 2, beta: 0.05, weightDecay: 0, adamEpsilon: 1e-3 }
+    const whole = await trainer(t, { ...options, microBatchTokens: 100_000 })
+    const single = await trainer(t, { ...options, microBatchTokens: 1 })
+    const [a, b] = [await collect(whole), await collect(single)]
+    t.true(largestDifference(await weightsOf(whole.policy), await weightsOf(single.policy)) < 1e-6)
+    for (const [index, record] of a.entries()) {
+      t.true(Math.abs(record.loss - b[index]!.loss) < 1e-6)
+      t.true(Math.abs(record.gradNorm - b[index]!.gradNorm) < 1e-6 * Math.max(1, record.gradNorm))
+    }
+  })
+}
+
+test('rewards rise where they can be earned', async (t) => {
+  const made = await trainer(t, { maxSteps: 30, promptsPerStep: 6, numGenerations: 8, learningRate: 1e-2 })
+  const records = await collect(made)
+  const mean = (part: StepRecord[]) => part.reduce((sum, { reward }) => sum + reward.mean, 0) / part.length
+  t.true(mean(records.slice(-5)) > 2 * mean(records.slice(0, 5)))
+})
+
+test('KL against the reference is 0 before the first update and grows after it', async (t) => {
+  const records = await collect(await trainer(t, { beta: 0.01, learningRate: 5e-3 }))
+  t.true(Math.abs(records[0]!.kl) < 1e-7)
+  t.true(records.at(-1)!.kl > 1e-5)
+})
+
+test('equal rewards give no gradient, and the weights stay as they are', async (t) => {
+  const made = await trainer(t, { rewards: (all) => all.map(() => 0.9), weightDecay: 0, maxSteps: 1 })
+  const before = await weightsOf(made.policy)
+  const [record] = await collect(made)
+  t.is(record!.zeroVarianceGroups, 3)
+  t.is(record!.gradNorm, 0)
+  t.deepEqual(await weightsOf(made.policy), before)
+})
+
+test('a null reward takes its trajectory out of the loss; nothing but nulls is a step without an update', async (t) => {
+  const some: RewardFunction = (all) => all.map((_, index) => (index % 4 === 0 ? null : index % 3))
+  const [partly] = await collect(await trainer(t, { rewards: some, maxSteps: 1 }))
+  t.is(partly!.nullRewards, 3)
+  t.true(partly!.tokens.active < partly!.tokens.completion)
+  const made = await trainer(t, { rewards: (all) => all.map(() => null), maxSteps: 1 })
+  const before = await weightsOf(made.policy)
+  const [none] = await collect(made)
+  t.is(none!.tokens.active, 0)
+  t.deepEqual(await weightsOf(made.policy), before)
+})
+
+test('a reward function that throws is ERR_REWARD, and the step can be tried again', async (t) => {
+  let broken = true
+  const reward: RewardFunction = (all, context) => {
+    if (broken) throw new Error('no network')
+    return lettersE(all, context)
+  }
+  const made = await trainer(t, { rewards: [{ name: 'lettersE', reward }] })
+  await t.throwsAsync(collect(made), { code: 'ERR_REWARD', message: /no network/ })
+  broken = false
+  const again = (await collect(made)).map(withoutTimes)
+  t.deepEqual(again, (await collect(await trainer(t))).map(withoutTimes))
+})
+
+test('a reward function that hangs is ERR_TIMEOUT', async (t) => {
+  const made = await trainer(t, { rewards: () => new Promise(() => {}), rewardTimeout: 0.05 })
+  await t.throwsAsync(collect(made), { code: 'ERR_TIMEOUT' })
+})
+
+test('leaving the loop stops after the step; training again goes on as if nothing had been', async (t) => {
+  const whole = (await collect(await trainer(t))).map(withoutTimes)
+  const made = await trainer(t)
+  const parts: object[] = []
+  for await (const record of made.train()) {
+    parts.push(withoutTimes(record))
+    if (record.step === 2) break
+  }
+  t.is(made.step, 2)
+  parts.push(...(await collect(made)).map(withoutTimes))
+  t.deepEqual(parts, whole)
+})
+
+test('an abort rejects with its reason, keeps the last whole step and can be gone on from', async (t) => {
+  const whole = (await collect(await trainer(t))).map(withoutTimes)
+  const made = await trainer(t)
+  const controller = new AbortController()
+  const parts: object[] = []
+  const reason = new Error('enough')
+  const error = await t.throwsAsync(async () => {
+    for await (const record of made.train({ signal: controller.signal })) {
+      parts.push(withoutTimes(record))
+      if (record.step === 2) setImmediate(() => controller.abort(reason))
+    }
+  })
+  t.is(error, reason)
+  parts.push(...(await collect(made)).map(withoutTimes))
+  t.deepEqual(parts, whole)
+})
+
+test('records, trajectories, checkpoints and the policy are written', async (t) => {
+  const outputDirectory = await folder(t)
+  const made = await trainer(t, { outputDirectory, evaluation: questions(2), saveEvery: 1, keep: 2 })
+  const records = await collect(made)
+  t.deepEqual(await readJsonl(path.join(outputDirectory, 'steps.jsonl')), records)
+  const lines = await readJsonl<{ step: number; text: string; reward: number }>(
+    path.join(outputDirectory, 'trajectories.jsonl'),
+  )
+  t.is(lines.length, 4 * 12)
+  t.deepEqual(Object.keys(lines[0]!).slice(0, 5), ['step', 'id', 'question', 'golden_answers', 'response'])
+  const config = JSON.parse(await readFile(path.join(outputDirectory, 'config.json'), 'utf8'))
+  t.is(config.config.numGenerations, 4)
+  t.is(config.promptTemplate.text, shortTemplate)
+  await readFile(path.join(outputDirectory, 'policy', 'model.safetensors'))
+})
+
+test('a folder with the records of another run is refused', async (t) => {
+  const outputDirectory = await folder(t)
+  await collect(await trainer(t, { outputDirectory, maxSteps: 1 }))
+  await t.throwsAsync(collect(await trainer(t, { outputDirectory, maxSteps: 1 })), {
+    code: 'ERR_INVALID_CONFIG',
+    message: /another run/,
+  })
+})
+
+test('prompts that are too long are left out with a count', async (t) => {
+  const warnings: string[] = []
+  const train = [...questions(3), { ...questions(1)[0]!, question: `Where ${'and where '.repeat(40)}?` }]
+  await collect(
+    await trainer(t, {
+      train,
+      maxPromptLength: 30,
+      maxSteps: 1,
+      onWarning: (message) => warnings.push(message),
+    }),
+  )
+  t.true(warnings.some((message) => message.startsWith('1 of 4 prompts have more than 30 tokens')))
+})
+
+test('an evaluation question among the training questions is told', async (t) => {
+  const warnings: string[] = []
+  const onWarning = (message: string) => warnings.push(message)
+  await collect(await trainer(t, { evaluation: questions(1), maxSteps: 1, onWarning }))
+  t.true(warnings.some((message) => /1 evaluation questions are training questions/.test(message)))
+})
+
+test('prompt and completion that cannot fit the context are refused', async (t) => {
+  const made = await trainer(t, { maxCompletionLength: 300 })
+  await t.throwsAsync(collect(made), { code: 'ERR_INVALID_CONFIG', message: /context of 256/ })
+})
