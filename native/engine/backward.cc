@@ -177,8 +177,8 @@ Status backward_attention(const BackwardContext& context, const LayerTensors& te
 }  // namespace
 
 Status reserve_backward(const BackwardContext& context) {
-  const size_t floats = context.model.ops().attention_backward_scratch(
-      attention_arguments(context, context.activations.layer(0)));
+  const size_t floats =
+      context.model.ops().attention_backward_scratch(attention_arguments(context, LayerBuffers{}));
   return context.activations.reserve_attention_scratch(context.model, floats);
 }
 

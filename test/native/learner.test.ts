@@ -172,6 +172,42 @@ test.serial('a clone keeps its weights, and shares their memory until the other 
   t.notDeepEqual(await policy.score(tokens, offsets, 1, null), before)
 })
 
+test.serial(
+  'where memory is short fewer layers are kept, with the same bits, until it is ERR_OUT_OF_MEMORY',
+  async (t) => {
+    const before = process.env.SSRL_MEMORY
+    t.teardown(() => {
+      if (before === undefined) delete process.env.SSRL_MEMORY
+      else process.env.SSRL_MEMORY = before
+    })
+    const held = () => loadNative().environment().memoryHeld
+    const policy = await initializeNativePolicy()
+    const { tokens, offsets } = flatten(sequences)
+    await policy.score(tokens, offsets, 1, null)
+    const results = []
+    const sizes = new Set<number>()
+    for (let room = 6_000_000; results.at(-1) !== 'ERR_OUT_OF_MEMORY' && room > 0; room -= 100_000) {
+      delete process.env.SSRL_MEMORY
+      const learner = await loadNative().createLearner(policy, options)
+      const start = held()
+      process.env.SSRL_MEMORY = String(start + room)
+      try {
+        results.push((await learner.accumulate(makeBatch(sequences), loss, null)).logProbs)
+        results.push(await learner.readGradient('model.layers.0.self_attn.q_proj.weight'))
+        sizes.add(held() - start)
+      } catch (error) {
+        results.push((error as { code: string }).code)
+      }
+      learner.dispose()
+    }
+    await policy.dispose()
+    t.is(results.pop(), 'ERR_OUT_OF_MEMORY')
+    // All three layers kept, one, none.
+    t.is(sizes.size, 3)
+    for (const [i, result] of results.entries()) t.deepEqual(result, results[i % 2])
+  },
+)
+
 test('weights that are written are learnt from, and only by the policy that was written', async (t) => {
   const { policy } = await open(t)
   const clone = await policy.clone()
