@@ -46,7 +46,7 @@ async function open(t: ExecutionContext, dtype: DType = 'f32', budget = 2 ** 30,
   const learner = await loadNative().createLearner(policy, { ...options, activationBudget: budget })
   t.teardown(() => {
     learner.dispose()
-    policy.dispose()
+    return policy.dispose()
   })
   return { policy, learner }
 }
@@ -182,8 +182,10 @@ test.serial(
     })
     const held = () => loadNative().environment().memoryHeld
     const policy = await initializeNativePolicy()
-    const { tokens, offsets } = flatten(sequences)
-    await policy.score(tokens, offsets, 1, null)
+    // The first pass packs the weights for the backward direction.
+    const first = await loadNative().createLearner(policy, options)
+    await first.accumulate(makeBatch(sequences), loss, null)
+    first.dispose()
     const results = []
     const sizes = new Set<number>()
     for (let room = 6_000_000; results.at(-1) !== 'ERR_OUT_OF_MEMORY' && room > 0; room -= 100_000) {
@@ -266,7 +268,7 @@ test('optimizer state of another model, a damaged one and none are refused', asy
   const otherLearner = await loadNative().createLearner(other, options)
   t.teardown(() => {
     otherLearner.dispose()
-    other.dispose()
+    return other.dispose()
   })
   await otherLearner.saveState(file)
   await t.throwsAsync(learner.loadState(file), { code: 'ERR_MODEL_FORMAT' })
