@@ -19,21 +19,33 @@ int threads();
 int max_threads();
 void set_threads(int count);
 
-// Runs body(i) for i in [0, count) on up to threads() threads; pieces of `grain` indices go to whoever is
-// free. Small work stays on the calling thread: waking the team costs some microseconds.
+// Runs body(begin, end) over [0, count) on up to threads() threads; ranges of `grain` go to whoever is free.
+// Work of one grain stays on the calling thread: waking the team costs some microseconds.
 template <typename Body>
-void parallel_for(int64_t count, int64_t grain, const Body& body) {
-  const int64_t pieces = grain > 0 ? (count + grain - 1) / grain : count;
+void parallel_ranges(int64_t count, int64_t grain, const Body& body) {
+  const int64_t pieces = (count + grain - 1) / grain;
   const int team = static_cast<int>(pieces < threads() ? pieces : threads());
   if (team <= 1) {
-    for (int64_t i = 0; i < count; ++i) body(i);
+    if (count > 0) body(int64_t{0}, count);
     return;
   }
 #pragma omp parallel for num_threads(team) schedule(dynamic, 1)
   for (int64_t piece = 0; piece < pieces; ++piece) {
-    const int64_t end = (piece + 1) * grain < count ? (piece + 1) * grain : count;
-    for (int64_t i = piece * grain; i < end; ++i) body(i);
+    body(piece * grain, (piece + 1) * grain < count ? (piece + 1) * grain : count);
   }
+}
+
+template <typename Body>
+void parallel_for(int64_t count, int64_t grain, const Body& body) {
+  parallel_ranges(count, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(i);
+  });
+}
+
+// Items of `elements` each that make about 5 us of row-wise work.
+inline int64_t grain_of(int64_t elements) {
+  const int64_t items = 16384 / (elements > 0 ? elements : 1);
+  return items > 0 ? items : 1;
 }
 
 // ---- elements of either type
