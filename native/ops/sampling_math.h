@@ -89,11 +89,17 @@ SSRL_DEVICE float sampling_exp(float x) {
   return p * bits_to_float(static_cast<uint32_t>(n + 127) << 23);
 }
 
+// (0, 1) from the upper 31 bits: signed conversions exist on every device.
+SSRL_DEVICE float uniform(uint32_t word) {
+  const float u =
+      (static_cast<float>(static_cast<int32_t>(word >> 1)) + 0.5f) * 4.656612873077393e-10f;  // 2^-31
+  return u < 0.99999994f ? u : 0.99999994f;
+}
+
 // A draw from the standard Gumbel distribution. Fine steps of u near 0 are what the largest draws come from,
 // so the tail reaches to 22.9 and ties hardly occur.
 SSRL_DEVICE float gumbel(uint32_t word) {
-  float u = (static_cast<float>(word) + 0.5f) * 2.3283064365386963e-10f;  // 2^-32
-  u = u < 0.99999994f ? u : 0.99999994f;
+  const float u = uniform(word);
   const float w = 1.0f - u;
   const float exponential = -(sampling_log(w) + (-u - (w - 1.0f)) / w);  // -log1p(-u)
   return -sampling_log(exponential);

@@ -225,6 +225,18 @@ test('sample: a draw depends on seed, sample and position only', async (t) => {
   t.notDeepEqual(other.tokens, whole.tokens)
 })
 
+test('sample: a truncation that drops only what could not come draws the same tokens', async (t) => {
+  for (const vocabulary of [2, 31, 123, 5003]) {
+    const rows = 50
+    const logits = normal(vocabulary, rows * vocabulary)
+    for (let row = 0; row < rows; row++) logits[row * vocabulary + (row % vocabulary)] = -1000
+    const args = { logits, vocabulary, seed: 3, positions: Int32Array.from({ length: rows }, (_, i) => i) }
+    const { tokens } = await kernels.sample(args)
+    t.deepEqual((await kernels.sample({ ...args, topK: vocabulary - 1 })).tokens, tokens)
+    t.deepEqual((await kernels.sample({ ...args, minP: 1e-9 })).tokens, tokens)
+  }
+})
+
 test('sample: the first draws of a seed never change', async (t) => {
   const { tokens } = await kernels.sample({
     logits: normal(2, 8 * 100),

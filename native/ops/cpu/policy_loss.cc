@@ -52,22 +52,12 @@ RowLoss row_loss(const PolicyLoss& a, int64_t row, float logprob) {
   return loss;
 }
 
-// dlogits = derivative / T * (onehot - softmax), written over the logits in the compute type, from the row's
-// start.
-void logits_to_gradient(float* row, int64_t vocabulary, int32_t target, const RowSoftmax& softmax,
-                        float inverse, float derivative, DType type) {
-  const float factor = derivative * inverse;
-  for (int64_t i = 0; i < vocabulary; ++i) {
-    const float probability = std::exp((row[i] * inverse - softmax.maximum) - softmax.log_sum_exp);
-    store(row, type, i, factor * ((i == target ? 1.0f : 0.0f) - probability));
-  }
-}
-
 struct Chunk {
   int64_t* rows;    // [chunk] indices of the rows with a weight
   void* hidden;     // [chunk, D] compute type
   float* dhidden;   // [chunk, D]
   float* logits;    // [chunk, V]
+  void* dlogits;    // [chunk, V] of the compute type; the logits' own place for F32
   RowLoss* losses;  // [chunk]
   float* entropies;
 };
@@ -89,6 +79,8 @@ Chunk carve_chunk(void* scratch, const PackedWeight& weight, size_t* bytes) {
   chunk.hidden = carve<float>(&cursor, rows * inputs);
   chunk.dhidden = carve<float>(&cursor, rows * inputs);
   chunk.logits = carve<float>(&cursor, rows * weight.outputs());
+  chunk.dlogits = chunk.logits;
+  if (weight.compute() == DType::kBF16) chunk.dlogits = carve<uint16_t>(&cursor, rows * weight.outputs());
   if (bytes != nullptr) *bytes = static_cast<size_t>(cursor - static_cast<char*>(scratch));
   return chunk;
 }
@@ -128,28 +120,21 @@ Status run_chunk(const PolicyLoss& a, const Chunk& chunk, int64_t count, PolicyL
     chunk.losses[i] = row_loss(a, row, logprob);
     if (backward) {
       logits_to_gradient(logits, vocabulary, a.targets[row], softmax, inverse, chunk.losses[i].derivative,
-                         type);
+                         type, at(chunk.dlogits, type, i * vocabulary));
     }
   });
   for (int64_t i = 0; i < count; ++i) {
     add_row(a, chunk.rows[i], chunk.losses[i], chunk.entropies[i], statistics);
   }
-  if (backward && type == DType::kBF16) {
-    // Each gradient took the first half of its row; the matrix products want the rows side by side.
-    for (int64_t i = 1; i < count; ++i) {
-      std::memmove(at(chunk.logits, type, i * vocabulary), chunk.logits + i * vocabulary,
-                   static_cast<size_t>(vocabulary) * size_of(type));
-    }
-  }
   if (a.dhidden != nullptr) {
-    SSRL_RETURN_IF_ERROR(linear_backward_input(*a.weight, chunk.logits, count, chunk.dhidden, DType::kF32));
+    SSRL_RETURN_IF_ERROR(linear_backward_input(*a.weight, chunk.dlogits, count, chunk.dhidden, DType::kF32));
     for (int64_t i = 0; i < count; ++i) {
       std::memcpy(a.dhidden + chunk.rows[i] * inputs, chunk.dhidden + i * inputs,
                   static_cast<size_t>(inputs) * sizeof(float));
     }
   }
   if (a.dweight == nullptr) return {};
-  return linear_backward_weight(chunk.logits, chunk.hidden, type, count, vocabulary, inputs, a.dweight,
+  return linear_backward_weight(chunk.dlogits, chunk.hidden, type, count, vocabulary, inputs, a.dweight,
                                 nullptr);
 }
 
