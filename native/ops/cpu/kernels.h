@@ -72,7 +72,7 @@ inline const void* at(const void* base, DType type, int64_t index) {
 }
 
 // Memory of the calling thread for one kernel call; valid until the next call with the same slot.
-enum class Scratch { kMatmulInput, kMatmulOutput, kMatmul, kRow, kCount };
+enum class Scratch { kMatmulInput, kMatmulOutput, kMatmul, kRow, kAttention, kAttentionTiles, kCount };
 float* thread_scratch(Scratch slot, size_t bytes);
 
 // ---- memory.cc
