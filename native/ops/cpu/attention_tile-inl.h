@@ -132,11 +132,7 @@ HWY_INLINE void multiply_tile(const Product<B>& p, int column) {
   const Floats d;
   Vector sum[R][V];
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) {
-      const float* c = p.c + r * p.c_stride + column + v * kLanes;
-      sum[r][v] = p.start == Start::kZero ? hn::Zero(d) : load_floats(c);
-      if (p.start == Start::kScale) sum[r][v] = hn::Mul(sum[r][v], hn::Set(d, p.factors[r]));
-    }
+    for (int v = 0; v < V; ++v) sum[r][v] = hn::Zero(d);
   }
   const float* a = p.a;
   const B* b = p.b + column;
@@ -149,7 +145,12 @@ HWY_INLINE void multiply_tile(const Product<B>& p, int column) {
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) store_floats(sum[r][v], p.c + r * p.c_stride + column + v * kLanes);
+    float* c = p.c + r * p.c_stride + column;
+    const Vector factor = hn::Set(d, p.start == Start::kScale ? p.factors[r] : 1.0f);
+    for (int v = 0; v < V; ++v) {
+      if (p.start != Start::kZero) sum[r][v] = hn::MulAdd(load_floats(c + v * kLanes), factor, sum[r][v]);
+      store_floats(sum[r][v], c + v * kLanes);
+    }
   }
 }
 

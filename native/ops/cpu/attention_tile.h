@@ -19,4 +19,13 @@ struct AttentionTile {
   int queries;
 };
 
+// A kv head of one training sequence: rows begin .. end.
+struct AttentionBackwardTask {
+  int64_t begin, end;
+  int kv_head;
+};
+
+// Rows of the gradient's scratch are padded for the widest vectors.
+constexpr int kScratchLanes = 16;
+
 }  // namespace ssrl::ops::host
