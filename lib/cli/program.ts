@@ -37,6 +37,11 @@ const commands: CommandEntry[] = [
     load: async () => (await import('./generate.ts')).generateCommand(),
   },
   {
+    name: 'export',
+    summary: 'write a policy for other software: Hugging Face layout or GGUF',
+    load: async () => (await import('./export.ts')).exportCommand(),
+  },
+  {
     name: 'inspect',
     summary: 'what a policy or a run folder is, its sizes, and what it needs',
     load: async () => (await import('./inspect.ts')).inspectCommand(),

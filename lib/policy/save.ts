@@ -123,7 +123,8 @@ async function swap(temporary: string, target: string, aside: string) {
   if (moved) await rm(aside, { recursive: true, force: true })
 }
 
-async function syncPath(path: string) {
+/** Waits until a file, or the names in a folder, are on the disk. */
+export async function syncPath(path: string) {
   const handle = await open(path, 'r')
   try {
     await handle.sync()
@@ -132,7 +133,8 @@ async function syncPath(path: string) {
   }
 }
 
-function asIoError(error: unknown, target: string): unknown {
+/** An error of the file system as ERR_IO; others come back as they are. */
+export function asIoError(error: unknown, target: string): unknown {
   if (error instanceof SsrlError || !(error instanceof Error) || !('syscall' in error)) return error
   const { code } = error as NodeJS.ErrnoException
   const reason = code === 'ENOSPC' ? 'no space left on the device' : error.message
