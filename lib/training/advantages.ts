@@ -1,8 +1,8 @@
 /** How advantages are scaled: by the group's standard deviation, by the batch's, or not. */
 export interface AdvantageOptions {
   scaleRewards: 'group' | 'batch' | 'none'
-  /** Added to the standard deviation. */
-  epsilon: number
+  /** ε: added to the standard deviation. */
+  advantageEpsilon: number
 }
 
 export interface Advantages {
@@ -22,7 +22,7 @@ export interface Advantages {
 export function groupAdvantages(
   rewards: readonly (number | null)[],
   groups: readonly number[],
-  { scaleRewards, epsilon }: AdvantageOptions,
+  { scaleRewards, advantageEpsilon }: AdvantageOptions,
 ): Advantages {
   const members = new Map<number, number[]>()
   for (const [index, group] of groups.entries()) {
@@ -41,9 +41,11 @@ export function groupAdvantages(
       continue
     }
     const center = mean(group)
-    const scale = { group: standardDeviation(group) + epsilon, batch: batchScale + epsilon, none: 1 }[
-      scaleRewards
-    ]
+    const scale = {
+      group: standardDeviation(group) + advantageEpsilon,
+      batch: batchScale + advantageEpsilon,
+      none: 1,
+    }[scaleRewards]
     for (const index of indices) values[index] = (rewards[index]! - center) / scale
   }
   return { values, zeroVarianceGroups }

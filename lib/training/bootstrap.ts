@@ -132,13 +132,13 @@ function demonstration(
 
 const openings = [
   (query: string) => `I need to find out: ${query}`,
-  (query: string) => `To answer this I have to look up ${query}.`,
-  (query: string) => `I should search for ${query}.`,
+  (query: string) => `The question is: ${query}? I will look it up.`,
+  (query: string) => `I should search for "${query}".`,
 ]
 const findings = [
   (query: string, answer: string) => `${query}: ${answer}.`,
   (query: string, answer: string) => `${answer} is the answer to "${query}".`,
-  (query: string, answer: string) => `On the question of ${query}, sources say ${answer}.`,
+  (query: string, answer: string) => `${query}? Sources say: ${answer}.`,
 ]
 const conclusions = [
   (answer: string) => `The answer is ${answer}.`,

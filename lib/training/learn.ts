@@ -3,13 +3,37 @@ import type { Config } from './config.ts'
 import type { Learner, LossOptions } from './learner.ts'
 import type { LossSequence, StepSequences } from './loss-batch.ts'
 import { microBatches } from './micro-batches.ts'
-import type { PassStatistics } from './step-record.ts'
+import { type PassStatistics, summarizePasses } from './step-record.ts'
+
+/** Who takes part in an update: the policy that sampled, the frozen reference (where beta is above 0), the learner. */
+export interface LearningModels {
+  policy: Policy
+  reference: Policy | null
+  learner: Learner
+}
+
+/**
+ * Completes the sequences with old and reference log-probs, learns from them and sums up. A failure in the first pass
+ * leaves the weights as they were; with several passes, those before the failure stay.
+ */
+export async function learnFrom(
+  { policy, reference, learner }: LearningModels,
+  prepared: StepSequences,
+  settings: LearnSettings,
+  learningRate: number,
+) {
+  const inexactness = await attachOldLogProbs(policy, prepared.sequences, settings.temperature)
+  if (reference) await attachReferenceLogProbs(reference, prepared.sequences, settings.temperature)
+  const { passes, gradNorm } = await learn(learner, prepared, settings, learningRate)
+  const summary = summarizePasses(passes)
+  return { ...summary, mismatch: Math.max(summary.mismatch, inexactness), gradNorm }
+}
 
 /**
  * Gives sequences the old log-probs that the ratio needs. Where the machine is exact they are the sampler's; else a
  * second forward pass computes them, and the largest difference from the sampler's is returned.
  */
-export async function attachOldLogProbs(
+async function attachOldLogProbs(
   policy: Policy,
   sequences: LossSequence[],
   temperature: number,
@@ -31,7 +55,7 @@ export async function attachOldLogProbs(
 }
 
 /** Gives sequences the log-probs of the frozen reference, for the KL term. */
-export async function attachReferenceLogProbs(
+async function attachReferenceLogProbs(
   reference: Policy,
   sequences: LossSequence[],
   temperature: number,
@@ -59,9 +83,9 @@ export type LearnSettings = Pick<
 
 /**
  * `numIterations` passes over the sequences, one optimizer step each. Micro-batches share the step's denominator, so
- * how they are cut does not change the result. Nothing is updated when a pass fails; its gradients are dropped.
+ * how they are cut does not change the result. A pass that fails updates nothing; its gradients are dropped.
  */
-export async function learn(
+async function learn(
   learner: Learner,
   { sequences, normalizer }: StepSequences,
   settings: LearnSettings,

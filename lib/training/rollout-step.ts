@@ -1,3 +1,4 @@
+import { SsrlError } from '../errors.ts'
 import type { RewardPart } from '../rewards/compose.ts'
 import { type ComposedReward, compose } from '../rewards/compose.ts'
 import type { RewardFunction } from '../rewards/reward.ts'
@@ -12,7 +13,13 @@ export type RewardOption = RewardFunction | readonly RewardPart[]
 export function createReward(config: Config, own?: RewardOption): ComposedReward {
   const timeout = config.rewardTimeout * 1000
   if (typeof own === 'function') return compose([{ reward: own, timeout }])
-  if (own !== undefined) return compose(own.map((part) => ({ timeout, ...part })))
+  if (own !== undefined && !Array.isArray(own)) {
+    throw new SsrlError(
+      'ERR_INVALID_CONFIG',
+      `Expected a function or a list of rewards but received ${typeof own}`,
+    )
+  }
+  if (own !== undefined) return compose((own as readonly RewardPart[]).map((part) => ({ timeout, ...part })))
   const answer = { exactMatch, f1, coverExactMatch }[config.answerReward]
   return compose([
     { name: config.answerReward, reward: answer, weight: 1 - config.formatWeight, timeout },
@@ -20,10 +27,27 @@ export function createReward(config: Config, own?: RewardOption): ComposedReward
   ])
 }
 
-/** A trajectory as it is written to trajectories.jsonl. */
-export function trajectoryLine(
-  trajectory: Trajectory,
-  { step, reward, advantage }: { step: number; reward: number | null; advantage: number | null },
-): TrajectoryRecord & { step: number; reward: number | null; advantage: number | null } {
-  return { step, ...trajectoryRecord(trajectory), reward, advantage }
+/** A line of trajectories.jsonl. */
+export interface TrajectoryLine extends TrajectoryRecord {
+  step: number
+  reward: number | null
+  advantage: number | null
 }
+
+/** The lines of one step for trajectories.jsonl; none for steps that are not logged. */
+export function trajectoryLines(
+  trajectories: readonly Trajectory[],
+  scores: { step: number; rewards: readonly (number | null)[]; advantages: readonly (number | null)[] },
+  { logTrajectories }: Pick<Config, 'logTrajectories'>,
+): TrajectoryLine[] {
+  const { step, rewards, advantages } = scores
+  if (logTrajectories === 0 || step % logTrajectories !== 0) return []
+  return trajectories.map((trajectory, index) => ({
+    step,
+    ...trajectoryRecord(trajectory),
+    reward: rewards[index]!,
+    advantage: advantages[index]!,
+  }))
+}
+
+export const groupsOf = (trajectories: readonly Trajectory[]) => trajectories.map(({ group }) => group)

@@ -13,10 +13,11 @@ export const runFiles = {
   policy: 'policy',
 } as const
 
-/** How far a run is: steps whose record is written, and steps that are learnt. */
+/** How far a run is: the last step that is learnt, and the last that each file has. */
 export interface StepsDone {
-  recorded: number
   learnt: number
+  steps: number
+  trajectories: number
 }
 
 /** The folder that a run writes into: settings, records, trajectories, checkpoints and the final policy. */
@@ -49,8 +50,8 @@ export class RunFolder {
     try {
       await mkdir(folder.checkpoints.directory, { recursive: true })
       if (done.learnt === 0) await requireEmpty(folder.steps.path, directory)
-      await dropLaterSteps(folder.steps.path, done.recorded)
-      await dropLaterSteps(folder.trajectories.path, done.learnt)
+      await dropLaterSteps(folder.steps.path, done.steps)
+      await dropLaterSteps(folder.trajectories.path, done.trajectories)
       await writeAtomically(path.join(directory, runFiles.config), `${JSON.stringify(settings, null, 2)}\n`)
     } catch (cause) {
       if (cause instanceof SsrlError) throw cause

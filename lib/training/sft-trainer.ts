@@ -89,7 +89,7 @@ export class SFTTrainer {
       policy,
       prepare: () => this.#prepare(),
       learner: () => this.#learner!,
-      takeStep: (step) => this.#takeStep(step),
+      takeStep: async (step) => ({ record: await this.#takeStep(step), trajectories: [] }),
       evaluate: (signal) => this.#judge(signal),
       parts: () => ({
         'train.jsonl': exampleWriter(this.#options.train),

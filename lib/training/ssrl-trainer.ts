@@ -8,9 +8,8 @@
  * 4. A group of equal rewards gets advantages of exactly 0.
  */
 import path from 'node:path'
-import { sharedQuestions } from '../data/overlap.ts'
 import type { Question } from '../data/questions.ts'
-import { type EvaluationScores, evaluate } from '../evaluation/evaluate.ts'
+import type { EvaluationScores } from '../evaluation/evaluate.ts'
 import { Policy } from '../policy/policy.ts'
 import { derivedSeed } from '../random-seed.ts'
 import type { ComposedReward } from '../rewards/compose.ts'
@@ -24,18 +23,25 @@ import type { PartWriter } from './checkpoint.ts'
 import type { Config } from './config.ts'
 import { type PartialConfig, parseConfig } from './config-parse.ts'
 import { DataOrder } from './data-order.ts'
-import { attachOldLogProbs, attachReferenceLogProbs, learn } from './learn.ts'
+import { learnFrom } from './learn.ts'
 import type { Learner } from './learner.ts'
-import { prepareSequences, type StepSequences } from './loss-batch.ts'
+import { prepareSequences } from './loss-batch.ts'
 import { memoryNow } from './machine.ts'
 import { loadCheckpoint, type ResumeOptions, refuseDifferences, storedQuestions } from './resume.ts'
-import { createReward, type RewardOption, trajectoryLine } from './rollout-step.ts'
-import type { RunFolder } from './run-folder.ts'
+import { createReward, groupsOf, type RewardOption, trajectoryLines } from './rollout-step.ts'
 import { learningRateAt } from './schedule.ts'
-import { describeCosts, describeRollout, type StepRecord, summarizePasses } from './step-record.ts'
-import { Clock, createLearner, promptLimit, requireInputs, resolveTemplate } from './trainer-setup.ts'
+import { describeCosts, describeRollout, type StepRecord } from './step-record.ts'
+import {
+  Clock,
+  createLearner,
+  evaluateOnHeldOut,
+  promptLimit,
+  requireInputs,
+  resolveTemplate,
+  startWarnings,
+} from './trainer-setup.ts'
 import { questionWriter, type TrainerState } from './trainer-state.ts'
-import { TrainingLoop } from './training-loop.ts'
+import { type StepResult, TrainingLoop } from './training-loop.ts'
 
 export interface SSRLTrainerOptions extends PartialConfig {
   policy: Policy
@@ -56,10 +62,8 @@ export interface SSRLResumeOptions extends ResumeOptions {
   rewards?: RewardOption
 }
 
-const tokenCount = ({ sequences }: StepSequences) =>
-  sequences.reduce((sum, { tokens }) => sum + tokens.length, 0)
-
-const noContext = { signal: new AbortController().signal }
+/** A signal that never fires; a shared one would gather listeners. */
+const never = () => new AbortController().signal
 
 /** Trains a policy to search its own memory; see `docs/config.md` for the settings. */
 export class SSRLTrainer {
@@ -89,7 +93,7 @@ export class SSRLTrainer {
       policy,
       prepare: () => this.#prepare(),
       learner: () => this.#learner!,
-      takeStep: (step, folder, signal) => this.#takeStep(step, folder, signal),
+      takeStep: (step, signal) => this.#takeStep(step, signal),
       evaluate: (signal) => this.#judge(signal),
       parts: () => this.#parts(),
       describe: () => ({
@@ -203,75 +207,51 @@ export class SSRLTrainer {
       maxPromptLength,
     })
     this.#questions = kept
-    this.#warnAtStart(dropped, maxPromptLength)
+    for (const message of startWarnings(this.#options, { dropped, maxPromptLength }))
+      this.#options.onWarning?.(message)
     this.#order = new DataOrder(kept.length, config.seed, this.#cursor)
     if (config.beta > 0) this.#reference ??= await policy.clone()
     this.#learner ??= createLearner(policy, config)
   }
 
-  #warnAtStart(dropped: number, maxPromptLength: number): void {
-    if (dropped > 0) {
-      this.#warn(
-        `${dropped} of ${this.#options.train.length} prompts have more than ${maxPromptLength} tokens and are left out`,
-      )
-    }
-    const shared = sharedQuestions(this.#options.train, this.#options.evaluation ?? [])
-    if (shared.length > 0) {
-      this.#warn(
-        `${shared.length} evaluation questions are training questions too, such as "${shared[0]!.question}"`,
-      )
-    }
-    if (!this.policy.exact) {
-      this.#warn(
-        "This machine's exactness self-test failed: old log-probs come from a second forward pass, which costs time; " +
-          '`ssrl doctor` says more',
-      )
-    }
-  }
-
-  #warn(message: string): void {
-    this.#options.onWarning?.(message)
-  }
-
-  /** Question → trajectories → rewards → advantages → update. Nothing has changed when it throws. */
-  async #takeStep(step: number, folder: RunFolder | null, signal?: AbortSignal): Promise<StepRecord> {
+  /** Question → trajectories → rewards → advantages → update. When it throws, nothing has changed. */
+  async #takeStep(step: number, signal?: AbortSignal): Promise<StepResult<StepRecord>> {
+    const { config, policy } = this
     const order = this.#order!
     const cursor = order.cursor
     try {
       const clock = new Clock()
       const trajectories = await this.#rollOut(step, signal)
       const rollout = clock.lap()
-      const { total: rewards, parts } = await this.#reward.breakdown(trajectories, {
-        step,
-        signal: signal ?? new AbortController().signal,
-      })
+      const context = { step, signal: signal ?? never() }
+      const { total: rewards, parts } = await this.#reward.breakdown(trajectories, context)
       const { values: advantages, zeroVarianceGroups } = groupAdvantages(
         rewards,
-        trajectories.map(({ group }) => group),
-        { scaleRewards: this.config.scaleRewards, epsilon: this.config.advantageEpsilon },
+        groupsOf(trajectories),
+        config,
       )
       const reward = clock.lap()
-      const prepared = prepareSequences(trajectories, advantages, this.config)
       signal?.throwIfAborted()
-      const learningRate = learningRateAt(step, this.config)
-      const learnt = await this.#learn(prepared, learningRate)
+      const prepared = prepareSequences(trajectories, advantages, config)
+      const models = { policy, reference: this.#reference, learner: this.#learner! }
+      const learningRate = learningRateAt(step, config)
+      const learnt = await learnFrom(models, prepared, config, learningRate)
+      const seconds = { rollout, reward, learn: clock.lap() }
       const record: StepRecord = {
         step,
         epoch: order.epoch,
         learningRate,
         ...describeRollout(trajectories, rewards, parts),
-        exactMatch: { mean: mean((await exactMatch(trajectories, noContext)) as number[]) },
+        exactMatch: { mean: mean((await exactMatch(trajectories, { signal: never() })) as number[]) },
         ...learnt,
         zeroVarianceGroups,
-        ...describeCosts(
-          trajectories,
-          { tokens: tokenCount(prepared) * this.config.numIterations, active: prepared.activeTokens },
-          { rollout, reward, learn: clock.lap() },
-          memoryNow(),
-        ),
+        ...describeCosts(trajectories, prepared, {
+          seconds,
+          passes: config.numIterations,
+          memory: memoryNow(),
+        }),
       }
-      await this.#logTrajectories(folder, step, trajectories, { rewards, advantages })
-      return record
+      return { record, trajectories: trajectoryLines(trajectories, { step, rewards, advantages }, config) }
     } catch (error) {
       order.cursor = cursor
       throw error
@@ -294,53 +274,14 @@ export class SSRLTrainer {
     return groups.flat()
   }
 
-  async #learn(prepared: StepSequences, learningRate: number) {
-    const { config, policy } = this
-    const { sequences } = prepared
-    const inexactness = await attachOldLogProbs(policy, sequences, config.temperature)
-    if (this.#reference) await attachReferenceLogProbs(this.#reference, sequences, config.temperature)
-    const { passes, gradNorm } = await learn(this.#learner!, prepared, config, learningRate)
-    const summary = summarizePasses(passes)
-    return { ...summary, mismatch: Math.max(summary.mismatch, inexactness), gradNorm }
-  }
-
-  async #logTrajectories(
-    folder: RunFolder | null,
-    step: number,
-    trajectories: readonly Trajectory[],
-    scores: { rewards: readonly (number | null)[]; advantages: readonly (number | null)[] },
-  ): Promise<void> {
-    const { logTrajectories } = this.config
-    if (folder === null || logTrajectories === 0 || step % logTrajectories !== 0) return
-    const lines = trajectories.map((trajectory, index) =>
-      trajectoryLine(trajectory, {
-        step,
-        reward: scores.rewards[index]!,
-        advantage: scores.advantages[index]!,
-      }),
-    )
-    await folder.trajectories.append(...lines)
-  }
-
   async #judge(signal?: AbortSignal): Promise<{ scores: EvaluationScores; criterion: number } | null> {
-    const { config } = this
-    const questions = this.#options.evaluation?.slice(0, config.evaluationLimit ?? undefined)
-    if (questions === undefined || questions.length === 0) return null
-    const report = await evaluate({
-      policy: this.policy,
-      questions,
-      method: 'self-search',
-      n: config.evaluationSamples,
-      temperature: config.evaluationTemperature,
-      maxNewTokens: config.maxCompletionLength,
-      promptTemplate: this.#template!,
-      stopAtAnswer: config.stopAtAnswer,
-      format: config.format,
-      seed: config.seed,
+    const { evaluation = [] } = this.#options
+    return evaluateOnHeldOut(
+      this.policy,
+      evaluation,
+      { ...this.config, promptTemplate: this.#template! },
       signal,
-    })
-    const scores = report.benchmarks.questions!
-    return { scores, criterion: scores.em }
+    )
   }
 
   #parts(): Record<string, PartWriter> {

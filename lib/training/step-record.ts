@@ -136,20 +136,29 @@ export function summarizePasses(passes: readonly (readonly PassStatistics[])[]):
 
 type Costs = Pick<StepRecord, 'tokens' | 'seconds' | 'tokensPerSecond' | 'memory'>
 
-/** What a step cost, from its phases' seconds. */
+/** What a step cost. `trained` is what was learnt from, `passes` times. */
 export function describeCosts(
   trajectories: readonly Trajectory[],
-  trained: { tokens: number; active: number },
-  seconds: { rollout: number; reward: number; learn: number },
-  memory: StepRecord['memory'],
+  trained: { sequences: readonly { tokens: Int32Array }[]; activeTokens: number },
+  cost: {
+    seconds: { rollout: number; reward: number; learn: number }
+    passes: number
+    memory: StepRecord['memory']
+  },
 ): Costs {
   const prompt = trajectories.reduce((sum, { promptLength }) => sum + promptLength, 0)
-  const completion = trajectories.reduce((sum, { tokens }) => sum + tokens.length, 0) - prompt
-  const { rollout, reward, learn } = seconds
+  const completion = countTokens(trajectories) - prompt
+  const { rollout, reward, learn } = cost.seconds
   return {
-    tokens: { prompt, completion, active: trained.active },
-    seconds: { ...seconds, evaluation: 0, total: rollout + reward + learn },
-    tokensPerSecond: { rollout: completion / rollout, learn: trained.tokens / learn },
-    memory,
+    tokens: { prompt, completion, active: trained.activeTokens },
+    seconds: { ...cost.seconds, evaluation: 0, total: rollout + reward + learn },
+    tokensPerSecond: {
+      rollout: completion / rollout,
+      learn: (countTokens(trained.sequences) * cost.passes) / learn,
+    },
+    memory: cost.memory,
   }
 }
+
+const countTokens = (sequences: readonly { tokens: Int32Array }[]) =>
+  sequences.reduce((sum, { tokens }) => sum + tokens.length, 0)

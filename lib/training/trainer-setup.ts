@@ -1,5 +1,7 @@
+import { sharedQuestions } from '../data/overlap.ts'
 import type { Question } from '../data/questions.ts'
 import { SsrlError } from '../errors.ts'
+import { type EvaluationScores, evaluate } from '../evaluation/evaluate.ts'
 import { Policy } from '../policy/policy.ts'
 import { loadPromptTemplate, type PromptTemplate } from '../rollout/prompts.ts'
 import type { Config } from './config.ts'
@@ -74,6 +76,63 @@ export function promptLimit(config: Config, policy: Policy): number {
     )
   }
   return config.maxPromptLength ?? room
+}
+
+/** What the user should know before the first step. */
+export function startWarnings(
+  {
+    policy,
+    train,
+    evaluation = [],
+  }: { policy: Policy; train: readonly Question[]; evaluation?: readonly Question[] },
+  { dropped, maxPromptLength }: { dropped: number; maxPromptLength: number },
+): string[] {
+  const warnings: string[] = []
+  if (dropped > 0) {
+    warnings.push(
+      `${dropped} of ${train.length} prompts have more than ${maxPromptLength} tokens and are left out`,
+    )
+  }
+  const shared = sharedQuestions(train, evaluation)
+  if (shared.length > 0) {
+    warnings.push(
+      `${shared.length} evaluation questions are training questions too, such as "${shared[0]!.question}"`,
+    )
+  }
+  if (!policy.exact) {
+    warnings.push(
+      "This machine's exactness self-test failed: old log-probs come from a second forward pass, which costs time; " +
+        '`ssrl doctor` says more',
+    )
+  }
+  return warnings
+}
+
+/** Self-search on held-out questions with a run's own settings; null when there are none. */
+export async function evaluateOnHeldOut(
+  policy: Policy,
+  questions: readonly Question[],
+  settings: Omit<Config, 'promptTemplate'> & { promptTemplate: PromptTemplate },
+  signal?: AbortSignal,
+): Promise<{ scores: EvaluationScores; criterion: number } | null> {
+  if (questions.length === 0) return null
+  const { promptTemplate, stopAtAnswer, format, seed } = settings
+  const report = await evaluate({
+    policy,
+    questions,
+    method: 'self-search',
+    limit: settings.evaluationLimit ?? undefined,
+    n: settings.evaluationSamples,
+    temperature: settings.evaluationTemperature,
+    maxNewTokens: settings.maxCompletionLength,
+    promptTemplate,
+    stopAtAnswer,
+    format,
+    seed,
+    signal,
+  })
+  const scores = report.benchmarks.questions!
+  return { scores, criterion: scores.em }
 }
 
 export function createLearner(policy: Policy, config: Config): Learner {

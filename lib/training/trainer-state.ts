@@ -19,7 +19,7 @@ export interface TrainerState {
   /** Names of the reward's parts. */
   rewards: string[]
   best: { step: number; score: number } | null
-  /** The record of a step that has been learnt but not yet evaluated and written. */
+  /** A step that has been learnt but not yet evaluated and written. */
   open: unknown
   machine: MachineMark
 }

@@ -17,6 +17,12 @@ export interface LoopRecord<Scores> {
   seconds: { evaluation: number; total: number }
 }
 
+/** A step that has been learnt: its record, and lines for trajectories.jsonl that are not written yet. */
+export interface StepResult<R> {
+  record: R
+  trajectories: object[]
+}
+
 /** One way of training: what a step is, and how the policy is judged. */
 export interface TrainingTask<Scores, R extends LoopRecord<Scores>> {
   readonly trainer: TrainerName
@@ -26,7 +32,7 @@ export interface TrainingTask<Scores, R extends LoopRecord<Scores>> {
   prepare(): Promise<void>
   learner(): Learner
   /** One optimizer step; on failure or abort nothing has changed. */
-  takeStep(step: number, folder: RunFolder | null, signal: AbortSignal | undefined): Promise<R>
+  takeStep(step: number, signal: AbortSignal | undefined): Promise<StepResult<R>>
   /** Null without an evaluation set. `criterion`: larger is better. */
   evaluate(signal: AbortSignal | undefined): Promise<{ scores: Scores; criterion: number } | null>
   /** Parts of a checkpoint beside policy and optimizer. */
@@ -44,7 +50,7 @@ export class TrainingLoop<Scores, R extends LoopRecord<Scores>> {
   readonly #task: TrainingTask<Scores, R>
   #step = 0
   #best: TrainerState['best'] = null
-  #open: R | null = null
+  #open: StepResult<R> | null = null
   #folder: RunFolder | null = null
   #prepared = false
   #running = false
@@ -65,7 +71,7 @@ export class TrainingLoop<Scores, R extends LoopRecord<Scores>> {
   restore(state: TrainerState): void {
     this.#step = state.step
     this.#best = state.best
-    this.#open = state.open as R | null
+    this.#open = state.open as StepResult<R> | null
   }
 
   async prepare(): Promise<void> {
@@ -83,7 +89,7 @@ export class TrainingLoop<Scores, R extends LoopRecord<Scores>> {
       while (this.#open !== null || this.#step < this.#task.config.maxSteps) {
         signal?.throwIfAborted()
         if (this.#open === null) {
-          this.#open = await this.#task.takeStep(this.#step + 1, this.#folder, signal)
+          this.#open = await this.#task.takeStep(this.#step + 1, signal)
           this.#step += 1
         }
         yield await this.#finish(this.#open, signal)
@@ -146,16 +152,22 @@ export class TrainingLoop<Scores, R extends LoopRecord<Scores>> {
       rewards,
       machine: describeMachine(),
     }
-    const recorded = this.#open === null ? this.#step : this.#step - 1
-    this.#folder = await RunFolder.open(config.outputDirectory, settings, { recorded, learnt: this.#step })
+    this.#folder = await RunFolder.open(config.outputDirectory, settings, {
+      learnt: this.#step,
+      steps: this.#open === null ? this.#step : this.#step - 1,
+      trajectories: this.#open?.trajectories.length ? this.#step - 1 : this.#step,
+    })
   }
 
-  /** The second half of a step. */
-  async #finish(record: R, signal?: AbortSignal): Promise<R> {
+  /** The second half of a step. It can be repeated after a failure: what is written already is not written again. */
+  async #finish(open: StepResult<R>, signal?: AbortSignal): Promise<R> {
     const { config } = this.#task
+    const { record } = open
+    await this.#folder?.trajectories.append(...open.trajectories)
+    open.trajectories = []
     const last = this.#step >= config.maxSteps
     const due = config.evaluateEvery > 0 && this.#step % config.evaluateEvery === 0
-    if (last || due) await this.#evaluate(record, signal)
+    if ((last || due) && record.evaluation === undefined) await this.#evaluate(record, signal)
     await this.#folder?.steps.append(record)
     this.#open = null
     if (this.#folder) await this.#keepCheckpoints(this.#folder, record, last)

@@ -2,7 +2,7 @@ import test from 'ava'
 import fc from 'fast-check'
 import { groupAdvantages, standardDeviation } from '../../lib/training/advantages.ts'
 
-const byGroup = { scaleRewards: 'group', epsilon: 1e-6 } as const
+const byGroup = { scaleRewards: 'group', advantageEpsilon: 1e-6 } as const
 
 test('an advantage is the distance from the mean of the group over its sample standard deviation', (t) => {
   const { values } = groupAdvantages([1, 0, 0, 0], [0, 0, 0, 0], byGroup)
@@ -45,9 +45,9 @@ test('a group of one reward and nulls teaches nothing', (t) => {
 test('scaleRewards none keeps plain differences, batch divides by the deviation of all rewards', (t) => {
   const rewards = [1, 0, 0, 0, 0.5, 0.1]
   const groups = [0, 0, 0, 0, 1, 1]
-  const plain = groupAdvantages(rewards, groups, { scaleRewards: 'none', epsilon: 1e-6 }).values
+  const plain = groupAdvantages(rewards, groups, { scaleRewards: 'none', advantageEpsilon: 1e-6 }).values
   t.deepEqual(plain.slice(0, 2), [0.75, -0.25])
-  const batch = groupAdvantages(rewards, groups, { scaleRewards: 'batch', epsilon: 1e-6 }).values
+  const batch = groupAdvantages(rewards, groups, { scaleRewards: 'batch', advantageEpsilon: 1e-6 }).values
   const scale = standardDeviation(rewards) + 1e-6
   t.deepEqual(
     batch,

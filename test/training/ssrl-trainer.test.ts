@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rename, rm, symlink } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -245,4 +245,86 @@ test('an evaluation question among the training questions is told', async (t) =>
 test('prompt and completion that cannot fit the context are refused', async (t) => {
   const made = await trainer(t, { maxCompletionLength: 300 })
   await t.throwsAsync(collect(made), { code: 'ERR_INVALID_CONFIG', message: /context of 256/ })
+})
+
+test('where the machine is not exact, a second forward pass gives the old log-probs, and a warning says so', async (t) => {
+  const warnings: string[] = []
+  const policy = await tinyPolicy()
+  Object.defineProperty(policy, 'exact', { value: false })
+  const nudge: RewardFunction = async (trajectories, context) => {
+    const name = policy.parameters().find((parameter) => parameter.name.includes('q_proj'))!.name
+    const values = await policy.readParameter(name)
+    values[0]! += 0.01
+    await policy.writeParameter(name, values)
+    return lettersE(trajectories, context)
+  }
+  const onWarning = (message: string) => warnings.push(message)
+  const [record] = await collect(await trainer(t, { policy, rewards: nudge, maxSteps: 1, onWarning }))
+  t.regex(warnings.join(), /second forward pass/)
+  t.is(record!.ratio.max, 1, 'the ratio is that of the weights that learn')
+  t.true(record!.mismatch > 0, 'and the mismatch still that of the sampler')
+})
+
+test('a loss that is not finite is ERR_NON_FINITE, the step is left undone and can be tried again', async (t) => {
+  const policy = await tinyPolicy()
+  const name = 'model.norm.weight'
+  const good = await policy.readParameter(name)
+  let broken = true
+  const reward: RewardFunction = async (all, context) => {
+    if (broken) await policy.writeParameter(name, good.with(0, Number.NaN))
+    return lettersE(all, context)
+  }
+  const made = await trainer(t, { policy, rewards: [{ name: 'lettersE', reward }] })
+  await t.throwsAsync(collect(made), { code: 'ERR_NON_FINITE' })
+  t.is(made.step, 0)
+  await policy.writeParameter(name, good)
+  broken = false
+  t.deepEqual((await collect(made)).map(withoutTimes), (await collect(await trainer(t))).map(withoutTimes))
+})
+
+test('a checkpoint that cannot be written is ERR_CHECKPOINT, and the trainer goes on', async (t) => {
+  const made = await trainer(t, { maxSteps: 2 })
+  for await (const _ of made.train()) break
+  await t.throwsAsync(made.save('/dev/full/checkpoint'), { code: 'ERR_CHECKPOINT' })
+  await t.throwsAsync(made.save(), { code: 'ERR_INVALID_ARG', message: /save\(directory\)/ })
+  await collect(made)
+  t.is(made.step, 2)
+})
+
+test('records that cannot be written are ERR_IO, and nothing is learnt twice', async (t) => {
+  const whole = (await collect(await trainer(t))).map(withoutTimes)
+  const outputDirectory = await folder(t)
+  const made = await trainer(t, { outputDirectory })
+  const steps = path.join(outputDirectory, 'steps.jsonl')
+  const seen: object[] = []
+  await t.throwsAsync(
+    async () => {
+      for await (const record of made.train()) {
+        seen.push(withoutTimes(record))
+        if (record.step === 2) {
+          await rename(steps, `${steps}.kept`)
+          await symlink('/dev/full', steps)
+        }
+      }
+    },
+    { code: 'ERR_IO', message: /no space left/i },
+  )
+  await rename(`${steps}.kept`, steps)
+  seen.push(...(await collect(made)).map(withoutTimes))
+  t.deepEqual(seen, whole)
+  t.deepEqual((await readJsonl<StepRecord>(steps)).map(withoutTimes), whole)
+  t.is((await readJsonl(path.join(outputDirectory, 'trajectories.jsonl'))).length, 4 * 12)
+})
+
+test('what plain JavaScript may pass instead of a policy or questions is refused', async (t) => {
+  const policy = await tinyPolicy()
+  t.teardown(() => policy.dispose())
+  const make = (options: object) => () =>
+    new SSRLTrainer({ policy, train: questions(1), ...options } as never)
+  t.throws(make({ policy: {} }), { code: 'ERR_INVALID_ARG', message: /Expected a Policy/ })
+  t.throws(make({ train: [] }), { code: 'ERR_INVALID_ARG', message: /at least one question for train/ })
+  t.throws(make({ train: 'questions.jsonl' }), { code: 'ERR_INVALID_ARG' })
+  t.throws(make({ train: [{ question: 'x' }] }), { code: 'ERR_INVALID_ARG', message: /train\[0\]/ })
+  t.throws(make({ rewards: 3 }), { code: 'ERR_INVALID_CONFIG' })
+  t.throws(make({ beta: 'x' }), { code: 'ERR_INVALID_CONFIG' })
 })
