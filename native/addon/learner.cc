@@ -192,7 +192,7 @@ class LearnerObject : public Napi::ObjectWrap<LearnerObject> {
         info, {},
         [rate, most](Learner& learner, const AbortFlag*) -> Result<double> {
           double norm = 0;
-          SSRL_RETURN_IF_ERROR(learner.step(float(rate), float(most), &norm));
+          SSRL_RETURN_IF_ERROR(learner.step(rate, most, &norm));
           return norm;
         },
         [](Napi::Env env, double norm) -> Napi::Value {
@@ -223,10 +223,10 @@ class LearnerObject : public Napi::ObjectWrap<LearnerObject> {
 LearnerOptions read_options(const Napi::Object& object) {
   const auto number = [&](const char* name) { return number_of(object.Get(name), name); };
   const double budget = number("activationBudget");
-  const LearnerOptions options = {.beta1 = float(number("beta1")),
-                                  .beta2 = float(number("beta2")),
-                                  .epsilon = float(number("epsilon")),
-                                  .weight_decay = float(number("weightDecay")),
+  const LearnerOptions options = {.beta1 = number("beta1"),
+                                  .beta2 = number("beta2"),
+                                  .epsilon = number("epsilon"),
+                                  .weight_decay = number("weightDecay"),
                                   .activation_budget = budget < 1e18 ? int64_t(budget) : int64_t(1e18)};
   const bool betas = options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1;
   if (!betas || !(options.epsilon > 0) || !(options.weight_decay >= 0) || options.activation_budget < 0) {

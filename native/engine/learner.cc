@@ -108,7 +108,7 @@ Status Learner::zero_gradients() {
   return model_.ops().fill_zero(gradients_.data(), gradients_.bytes());
 }
 
-Status Learner::step(float learning_rate, float max_gradient_norm, double* gradient_norm) {
+Status Learner::step(double learning_rate, double max_gradient_norm, double* gradient_norm) {
   ops::Ops& ops = model_.ops();
   const int64_t count = model_.layout().elements;
   double squares = 0;
@@ -121,19 +121,19 @@ Status Learner::step(float learning_rate, float max_gradient_norm, double* gradi
                                   "; the step was left undone and the gradients cleared"};
   }
   SSRL_RETURN_IF_ERROR(model_.make_unique());
-  SSRL_RETURN_IF_ERROR(ops.adamw(
-      {.weight = model_.slab(),
-       .gradient = gradients_.floats(),
-       .first_moment = first_moments_.floats(),
-       .second_moment = second_moments_.floats(),
-       .count = count,
-       .learning_rate = learning_rate,
-       .beta1 = options_.beta1,
-       .beta2 = options_.beta2,
-       .epsilon = options_.epsilon,
-       .weight_decay = options_.weight_decay,
-       .step = steps_ + 1,
-       .gradient_scale = float(std::min(1.0, double(max_gradient_norm) / (*gradient_norm + 1e-6)))}));
+  SSRL_RETURN_IF_ERROR(
+      ops.adamw({.weight = model_.slab(),
+                 .gradient = gradients_.floats(),
+                 .first_moment = first_moments_.floats(),
+                 .second_moment = second_moments_.floats(),
+                 .count = count,
+                 .learning_rate = learning_rate,
+                 .beta1 = options_.beta1,
+                 .beta2 = options_.beta2,
+                 .epsilon = options_.epsilon,
+                 .weight_decay = options_.weight_decay,
+                 .step = steps_ + 1,
+                 .gradient_scale = float(std::min(1.0, max_gradient_norm / (*gradient_norm + 1e-6)))}));
   ++steps_;
   SSRL_RETURN_IF_ERROR(model_.repack());
   return zero_gradients();

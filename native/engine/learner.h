@@ -14,7 +14,7 @@ class TensorFile;
 struct TensorInfo;
 
 struct LearnerOptions {
-  float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, weight_decay = 0;
+  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
   int64_t activation_budget = 0;  // bytes of activations that may be kept for the backward pass
 };
 
@@ -51,7 +51,7 @@ class Learner {
   // updates by AdamW with decoupled decay, repacks, clears the gradients. kNonFinite leaves weights and
   // moments as they are and clears the gradients. kOutOfMemory where a clone shares the weights and a copy
   // doesn't fit.
-  Status step(float learning_rate, float max_gradient_norm, double* gradient_norm);
+  Status step(double learning_rate, double max_gradient_norm, double* gradient_norm);
 
   // The moments and the step count as a safetensors file.
   Status save_state(const std::string& path) const;

@@ -1,4 +1,5 @@
 import type { ExecutionContext } from 'ava'
+import { kernels } from '../../lib/kernels.ts'
 import type { DType } from '../../lib/native.ts'
 import { Learner } from '../../lib/training/learner.ts'
 import { loadNativePolicy, policyAround } from '../helpers/fixture-policy.ts'
@@ -96,6 +97,29 @@ for (const name of fixtureNames) {
       }
     }
     t.true(compared > 1000)
+  })
+
+  testWithShared(`${name}: AdamW alone, on the reference gradients, matches within 1e-7`, async (t) => {
+    const { reference, native } = await open(t, name)
+    const scale = Math.min(1, 1 / (reference.floats('gradnorm.grpo')[0]! + 1e-6))
+    for (const { name: parameter } of native.parameters()) {
+      const gradient = reference.floats(`grad.grpo.${parameter}`)
+      const { weight } = await kernels.adamw({
+        weight: await native.readParameter(parameter),
+        gradient,
+        firstMoment: new Float32Array(gradient.length),
+        secondMoment: new Float32Array(gradient.length),
+        learningRate: 1e-3,
+        weightDecay: 0.01,
+        step: 1,
+        gradientScale: scale,
+      })
+      const expected = reference.floats(`adamw.${parameter}`)
+      t.true(
+        largestDifference(weight, expected) < 1e-7,
+        `${parameter}: ${largestDifference(weight, expected)}`,
+      )
+    }
   })
 
   // Seen: logits 0.06, log-probs 0.043, entropies 0.040, losses 0.0015, sft gradients 0.027 of the largest value.

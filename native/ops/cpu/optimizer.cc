@@ -14,7 +14,7 @@ HWY_BEFORE_NAMESPACE();
 namespace ssrl::ops::host::HWY_NAMESPACE {
 
 void adamw_range(const AdamW& a, const AdamWFactors& f, int64_t begin, int64_t end) {
-  const V scale = hn::Set(F(), a.gradient_scale), decay = hn::Set(F(), f.decay);
+  const V scale = hn::Set(F(), a.gradient_scale), kept = hn::Set(F(), f.kept);
   const V beta1 = hn::Set(F(), f.beta1), complement1 = hn::Set(F(), f.complement1);
   const V beta2 = hn::Set(F(), f.beta2), complement2 = hn::Set(F(), f.complement2);
   const V root = hn::Set(F(), f.root_correction), epsilon = hn::Set(F(), f.epsilon);
@@ -28,11 +28,11 @@ void adamw_range(const AdamW& a, const AdamWFactors& f, int64_t begin, int64_t e
     const V second = hn::MulAdd(beta2, get(a.second_moment, DType::kF32, i, left),
                                 hn::Mul(complement2, hn::Mul(gradient, gradient)));
     const V denominator = hn::Add(hn::Div(hn::Sqrt(second), root), epsilon);
-    // Decay and step are added first: the weight is rounded once.
-    const V change = hn::MulAdd(decay, weight, hn::Mul(step, hn::Div(first, denominator)));
+    // Decay is rounded before the step, as in PyTorch: else weights above 1 end in other bits.
+    const V change = hn::Mul(step, hn::Div(first, denominator));
     put(first, a.first_moment, DType::kF32, i, left);
     put(second, a.second_moment, DType::kF32, i, left);
-    put(hn::Sub(weight, change), a.weight, DType::kF32, i, left);
+    put(hn::Sub(hn::Mul(weight, kept), change), a.weight, DType::kF32, i, left);
   }
 }
 
@@ -68,7 +68,7 @@ Status adamw(const AdamW& a) {
   const double correction2 = 1.0 - std::pow(a.beta2, static_cast<double>(a.step));
   const AdamWFactors factors{
       .step_size = static_cast<float>(a.learning_rate / correction1),
-      .decay = static_cast<float>(a.learning_rate * a.weight_decay),
+      .kept = static_cast<float>(1.0 - a.learning_rate * a.weight_decay),
       .beta1 = static_cast<float>(a.beta1),
       .complement1 = static_cast<float>(1.0 - a.beta1),
       .beta2 = static_cast<float>(a.beta2),
