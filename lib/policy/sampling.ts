@@ -47,7 +47,7 @@ const seedLimit = 2n ** 64n
  */
 export function resolveSampling(options: SamplingOptions, where = ''): ResolvedSampling {
   const read = <K extends keyof ResolvedSampling>(name: K): ResolvedSampling[K] =>
-    (options[name] ?? samplingDefaults[name]) as ResolvedSampling[K]
+    (options[name] === undefined ? samplingDefaults[name] : options[name]) as ResolvedSampling[K]
   const resolved: ResolvedSampling = {
     temperature: read('temperature'),
     topP: read('topP'),

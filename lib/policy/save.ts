@@ -100,7 +100,7 @@ export async function replaceDirectory(
     await swap(temporary, target, join(dirname(target), `.${basename(target)}.${suffix}.old`))
     await syncPath(dirname(target))
   } catch (error) {
-    await rm(temporary, { recursive: true, force: true })
+    await rm(temporary, { recursive: true, force: true }).catch(() => {})
     throw asIoError(error, target)
   }
 }

@@ -169,7 +169,7 @@ Status Generator::accept(Row& row, const ops::SampleResult& result) {
       std::find(call.end_tokens.begin(), call.end_tokens.end(), token) != call.end_tokens.end();
   if (is_end && !row.request().sampling.ignore_end) {
     completion.reason = FinishReason::kEnd;
-  } else if (hits_stop(row, token)) {
+  } else if (!is_end && hits_stop(row, token)) {  // an end token is no part of the text
     completion.reason = FinishReason::kStop;
   } else if (int32_t(completion.tokens.size()) >= row.limit) {
     completion.reason = FinishReason::kLength;
