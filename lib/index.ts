@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** The public surface: what is not exported here is not public. */
 
 export { fromBfloat16, toBfloat16 } from './bfloat16.ts'

@@ -68,6 +68,22 @@ async function install(t: ExecutionContext): Promise<string | null> {
   return null
 }
 
+/** Saves a policy with random weights, by nothing but what the package exports and carries. */
+const tinyPolicyScript = `
+  import { readFile } from 'node:fs/promises'
+  import { Policy, Tokenizer } from 'ssrl'
+  const tokenizer = new Tokenizer(new Map([
+    ['tokenizer.json', await readFile('node_modules/ssrl/assets/quickstart-tokenizer.json', 'utf8')],
+  ]))
+  const policy = await Policy.initialize({
+    architecture: 'LlamaForCausalLM', hiddenSize: 32, intermediateSize: 48, numLayers: 2, numHeads: 4, numKvHeads: 2,
+    headDim: 8, vocabSize: tokenizer.vocabSize, maxPositions: 256, rmsNormEps: 1e-5, rope: { theta: 10000, scaling: null },
+    qkvBias: false, outputBias: false, mlpBias: false, qkNorm: false, tieWordEmbeddings: true, eosTokenIds: [0],
+    initializerRange: 0.02,
+  }, { tokenizer, seed: 1, dtype: 'f32' })
+  await policy.save('tiny')
+  policy.dispose()`
+
 test('installed elsewhere it imports, is required, type-checks and runs as a command', async (t) => {
   t.timeout(600_000)
   const app = await install(t)
@@ -88,6 +104,23 @@ test('installed elsewhere it imports, is required, type-checks and runs as a com
     run('node', ['-e', `require(${JSON.stringify(addon)})`]),
     'the install script built the addon',
   )
+
+  await writeFile(path.join(app, 'tiny.mjs'), tinyPolicyScript)
+  await run('node', ['tiny.mjs'])
+  const flags = [
+    '--policy',
+    'tiny',
+    '--prompt',
+    'Where was she born?',
+    '--max-new-tokens',
+    '5',
+    '--seed',
+    '1',
+  ]
+  const generated = await run('npx', ['ssrl', 'generate', ...flags, '--json'])
+  const again = await run('npx', ['ssrl', 'generate', ...flags, '--json'])
+  t.regex(generated.stdout, /"logProbs"/)
+  t.is(generated.stdout, again.stdout)
 
   await writeFile(
     path.join(app, 'use.mts'),
