@@ -20,10 +20,10 @@ int64_t tiles_of(int64_t rows) {
   return (rows + kRowTile - 1) / kRowTile;
 }
 
-// Panels are wide enough to make a call worth its overhead and so many that every thread of a big machine has
-// one.
-int64_t panel_count(int64_t width) {
-  return std::clamp<int64_t>((width + 255) / 256, 1, 64);
+// Wide enough to make a call worth its overhead, narrow enough for several threads to share one tile of rows,
+// and a multiple of oneDNN's own blocks of 64, so that packed weights have no padding.
+int64_t panel_width(int64_t columns) {
+  return columns <= 1024 ? 128 : 256;
 }
 
 // A matrix B[k, n] cut into panels of columns, each in oneDNN's own layout.
@@ -61,7 +61,7 @@ class Panels {
 };
 
 Status Panels::allocate_panels() {
-  const int64_t count = panel_count(n_), width = ((n_ + count - 1) / count + 15) / 16 * 16;
+  const int64_t width = panel_width(n_);
   for (int64_t begin = 0; begin < n_; begin += width) {
     Panel panel{begin, std::min(width, n_ - begin), nullptr};
     size_t bytes = 0;

@@ -59,6 +59,29 @@ struct Plan {
   memory::desc a, b, bias, c, scratchpad;
 };
 
+// A plan with one thread's memory objects, which cost as much to make as a small product.
+struct BoundPlan {
+  explicit BoundPlan(const Plan& plan)
+      : plan(plan),
+        a(plan.a, engine(), nullptr),
+        b(plan.b, engine(), nullptr),
+        c(plan.c, engine(), nullptr),
+        arguments{{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}} {
+    if (plan.bias.get_size() > 0) {
+      bias = memory(plan.bias, engine(), nullptr);
+      arguments.emplace(DNNL_ARG_BIAS, bias);
+    }
+    if (plan.scratchpad.get_size() > 0) {
+      scratchpad = memory(plan.scratchpad, engine(), nullptr);
+      arguments.emplace(DNNL_ARG_SCRATCHPAD, scratchpad);
+    }
+  }
+
+  const Plan& plan;
+  memory a, b, c, bias, scratchpad;
+  std::unordered_map<int, memory> arguments;
+};
+
 dnnl::matmul::primitive_desc describe(const memory::desc& a, const memory::desc& b, const memory::desc& bias,
                                       const memory::desc& c, const dnnl::primitive_attr& attributes,
                                       bool has_bias) {
@@ -97,18 +120,22 @@ Plan make_plan(const Key& key) {
 // Plans live as long as the process: there are a few per shape of the model.
 const Plan& plan_of(const Key& key) {
   static std::mutex* const mutex = new std::mutex;
-  static auto* const shared = new std::map<Key, Plan>;
-  thread_local std::map<Key, const Plan*> own;
-  const auto found = own.find(key);
-  if (found != own.end()) return *found->second;
+  static auto* const plans = new std::map<Key, Plan>;
   {
     std::lock_guard<std::mutex> lock(*mutex);
-    const auto at = shared->find(key);
-    if (at != shared->end()) return *(own[key] = &at->second);
+    const auto found = plans->find(key);
+    if (found != plans->end()) return found->second;
   }
   Plan made = make_plan(key);
   std::lock_guard<std::mutex> lock(*mutex);
-  return *(own[key] = &shared->emplace(key, std::move(made)).first->second);
+  return plans->emplace(key, std::move(made)).first->second;
+}
+
+BoundPlan& bound_plan_of(const Key& key) {
+  thread_local std::map<Key, BoundPlan> own;
+  const auto found = own.find(key);
+  if (found != own.end()) return found->second;
+  return own.emplace(key, plan_of(key)).first->second;
 }
 
 memory::desc packed_layout(int64_t k, int64_t n, DType type) {
@@ -146,23 +173,18 @@ Status matmul(const Call& call) {
   return guarded([&] {
     const Key key{call.m,           call.n,    call.k,      call.a_row,      call.a_column,        call.c_row,
                   call.plain_b_row, call.type, call.c_type, call.accumulate, call.bias != nullptr, false};
-    const Plan& plan = plan_of(key);
+    BoundPlan& bound = bound_plan_of(key);
     OneThread one;
-    const size_t bytes = plan.scratchpad.get_size();
-    std::unordered_map<int, memory> arguments{
-        {DNNL_ARG_SRC, memory(plan.a, engine(), const_cast<void*>(call.a))},
-        {DNNL_ARG_WEIGHTS, memory(plan.b, engine(), const_cast<void*>(call.b))},
-        {DNNL_ARG_DST, memory(plan.c, engine(), call.c)},
-    };
-    if (call.bias != nullptr) {
-      arguments.emplace(DNNL_ARG_BIAS, memory(plan.bias, engine(), const_cast<float*>(call.bias)));
-    }
-    if (bytes > 0) {
+    bound.a.set_data_handle(const_cast<void*>(call.a));
+    bound.b.set_data_handle(const_cast<void*>(call.b));
+    bound.c.set_data_handle(call.c);
+    if (call.bias != nullptr) bound.bias.set_data_handle(const_cast<float*>(call.bias));
+    if (const size_t bytes = bound.plan.scratchpad.get_size(); bytes > 0) {
       void* scratch = thread_scratch(Scratch::kMatmul, bytes);
       if (scratch == nullptr) throw std::bad_alloc();
-      arguments.emplace(DNNL_ARG_SCRATCHPAD, memory(plan.scratchpad, engine(), scratch));
+      bound.scratchpad.set_data_handle(scratch);
     }
-    plan.primitive.execute(stream(), arguments);
+    bound.plan.primitive.execute(stream(), bound.arguments);
   });
 }
 
