@@ -16,7 +16,11 @@ export function worldTokenizer(): Tokenizer {
 }
 
 /** Random weights, a few thousand parameters, real text. */
-export function tinyPolicy({ seed = 1, dtype = 'f32' as 'f32' | 'bf16' } = {}): Promise<Policy> {
+export function tinyPolicy({
+  seed = 1,
+  dtype = 'f32' as 'f32' | 'bf16',
+  maxPositions = 256,
+} = {}): Promise<Policy> {
   const tokenizer = worldTokenizer()
   const config = {
     architecture: 'LlamaForCausalLM',
@@ -27,7 +31,7 @@ export function tinyPolicy({ seed = 1, dtype = 'f32' as 'f32' | 'bf16' } = {}): 
     numKvHeads: 2,
     headDim: 8,
     vocabSize: tokenizer.vocabSize,
-    maxPositions: 256,
+    maxPositions,
     rmsNormEps: 1e-5,
     rope: { theta: 10_000, scaling: null },
     qkvBias: false,
