@@ -3,7 +3,7 @@ const variables: [name: string, meaning: string][] = [
   ['SSRL_THREADS', 'compute threads (default: one for each physical core that the process may use)'],
   ['SSRL_DEVICE', 'where to compute: auto or cpu'],
   ['SSRL_CPU', 'use no instructions beyond avx2, avx512 or amx'],
-  ['SSRL_MEMORY', 'use no more memory than this: bytes, or with K, M or G'],
+  ['SSRL_MEMORY', 'use no more memory than this: bytes, or such as 2GB or 500MB'],
   ['HF_HOME', 'where downloaded models are kept'],
   ['HF_ENDPOINT', 'the hub to download from'],
   ['HF_TOKEN', 'the access token for the hub'],

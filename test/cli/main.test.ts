@@ -66,3 +66,19 @@ test('a reader that closes the pipe early ends the command without a message', a
   t.is(complaint, '')
   t.is(status, 0)
 })
+
+test('a failure is one message with its code and exits 1; --verbose adds the stack', async (t) => {
+  const brief = await ssrl('score', '--data', 'missing.jsonl')
+  t.is(brief.exitCode, 1)
+  t.is(brief.stdout, '')
+  t.regex(brief.stderr, /^error ERR_[A-Z_]+: [^\n]*missing\.jsonl[^\n]*$/)
+  const verbose = await ssrl('score', '--data', 'missing.jsonl', '--verbose')
+  t.is(verbose.exitCode, 1)
+  t.regex(verbose.stderr, /^error ERR_[A-Z_]+: [\s\S]*\n {4}at /)
+})
+
+test('settings that are out of range are wrong usage', async (t) => {
+  const result = await ssrl('train', '--policy', 'p', '--train', 'q', '--temperature', '0')
+  t.is(result.exitCode, 2)
+  t.regex(result.stderr, /^error ERR_INVALID_CONFIG: .*temperature/)
+})
