@@ -12,6 +12,11 @@ interface CommandEntry {
 /** Each command's module is imported only when it is asked for, so that `--help` is quick. */
 const commands: CommandEntry[] = [
   {
+    name: 'quickstart',
+    summary: 'watch a small policy learn to search its own memory, or your own',
+    load: async () => (await import('./quickstart.ts')).quickstartCommand(),
+  },
+  {
     name: 'train',
     summary: 'train a policy to search its own memory (SSRL)',
     load: async () => (await import('./train.ts')).trainCommand(),

@@ -1,0 +1,204 @@
+import { Command } from 'commander'
+import { loadQuestions } from '../data/questions.ts'
+import { SsrlError } from '../errors.ts'
+import { Progress } from '../logging/progress.ts'
+import { Policy } from '../policy/policy.ts'
+import {
+  type MainJob,
+  type MainJobOptions,
+  type MainJobReport,
+  mostTelling,
+  ownSettings,
+  prepareWorld,
+  runMainJob,
+} from '../quickstart/main-job.ts'
+import { blocksOnLines, sideBySide, textTable } from '../quickstart/report.ts'
+import { loadPromptTemplate } from '../rollout/prompts.ts'
+import { integer, note, number, print, printJson } from './common.ts'
+import { onInterrupt } from './interrupt.ts'
+
+interface QuickstartOptions {
+  policy?: string
+  train?: string
+  eval?: string
+  output: string
+  seed: number
+  steps?: number
+  learningRate?: number
+  promptTemplate?: string
+  threads?: number
+  json?: boolean
+}
+
+/** `ssrl quickstart`: the main job on the embedded small world, or on one's own policy and questions. */
+export function quickstartCommand(): Command {
+  return new Command('quickstart')
+    .description('watch a policy learn to search its own memory: measure, train, measure again')
+    .option('-p, --policy <source>', 'your own policy (with --train and --eval) instead of the small world')
+    .option('--train <file>', 'your own training questions, JSONL or parquet')
+    .option('--eval <file>', 'your own held-out questions')
+    .option('-o, --output <folder>', 'where records, trajectories and the policy go', 'runs/quickstart')
+    .option('--seed <n>', 'seed of the world, of pretraining and of sampling', integer({ min: 0 }), 0)
+    .option('--steps <n>', 'optimizer steps of SSRL', integer({ min: 1 }))
+    .option('--learning-rate <x>', 'learning rate of SSRL', number({ above: 0 }))
+    .option('--prompt-template <name>', 'with --policy: a built-in wording or a file with {question}')
+    .option('--threads <n>', 'with --policy: compute threads', integer({ min: 1 }))
+    .option('--json', 'print the figures as JSON')
+    .action(quickstart)
+}
+
+async function quickstart(options: QuickstartOptions): Promise<void> {
+  const interrupt = onInterrupt('stopping after this step; once more to leave at once')
+  const started = performance.now()
+  const { signal } = interrupt
+  let job: MainJob | undefined
+  try {
+    job = options.policy === undefined ? await smallWorld(options, signal) : await ownJob(options, signal)
+    if (options.steps !== undefined) job.settings = { ...job.settings, maxSteps: options.steps }
+    if (options.learningRate !== undefined)
+      job.settings = { ...job.settings, learningRate: options.learningRate }
+    const report = await runMainJob(job, { ...mainJobOptions(options), ...progressOf(job), signal })
+    const seconds = (performance.now() - started) / 1000
+    if (options.json) printJson(jsonReport(report, seconds))
+    else printReport(report, seconds, options)
+  } finally {
+    job?.policy.dispose()
+    interrupt.dispose()
+  }
+}
+
+async function smallWorld({ train, eval: evaluation, seed }: QuickstartOptions, signal: AbortSignal) {
+  if (train !== undefined || evaluation !== undefined) {
+    throw new SsrlError(
+      'ERR_INVALID_ARG',
+      'Expected --policy with --train and --eval: the small world has its own questions',
+    )
+  }
+  note(
+    'A small world of invented people, cities and companies; a policy of 1.5 M parameters reads its facts first.',
+  )
+  let progress: Progress | undefined
+  const job = await prepareWorld(seed, {
+    signal,
+    onStep: (step, steps, loss) => {
+      progress ??= new Progress({ total: steps, label: 'pretraining', interval: 5000 })
+      progress.update(step, `loss ${loss.toFixed(2)}`)
+    },
+  })
+  progress?.finish()
+  return job
+}
+
+async function ownJob(options: QuickstartOptions, signal: AbortSignal): Promise<MainJob> {
+  if (options.train === undefined || options.eval === undefined) {
+    throw new SsrlError('ERR_INVALID_ARG', 'Expected --train and --eval beside --policy')
+  }
+  const report = (file: string) => (found: { kept: number; rows: number }) =>
+    note(`${file}: ${found.kept} questions of ${found.rows} rows`)
+  return {
+    train: await loadQuestions(options.train, { onReport: report(options.train), signal }),
+    heldOut: (await loadQuestions(options.eval, { onReport: report(options.eval), signal })).slice(0, 200),
+    promptTemplate: await loadPromptTemplate(options.promptTemplate),
+    settings: ownSettings,
+    policy: await Policy.load(options.policy!, { threads: options.threads, signal }),
+  }
+}
+
+function mainJobOptions({ output, seed }: QuickstartOptions): MainJobOptions {
+  return { output, seed, onWarning: (message) => note(`warning: ${message}`) }
+}
+
+const phaseNotes = {
+  before: 'Measuring held-out questions before training…',
+  train: 'Self-search RL…',
+  after: 'Measuring the same questions after training…',
+  save: 'Saving…',
+}
+
+function progressOf(job: MainJob): Pick<MainJobOptions, 'onPhase' | 'onStep'> {
+  let progress: Progress | undefined
+  return {
+    onPhase: (phase) => {
+      progress?.finish()
+      progress = undefined
+      note(phaseNotes[phase])
+      if (phase === 'train')
+        progress = new Progress({ total: job.settings.maxSteps!, label: 'step', interval: 5000 })
+    },
+    onStep: (record) =>
+      progress?.update(
+        record.step,
+        `reward ${record.reward.mean.toFixed(2)} · format ${record.format.mean.toFixed(2)} · EM ${record.exactMatch.mean.toFixed(2)}`,
+      ),
+  }
+}
+
+const figure = (value: number | undefined) => (value === undefined ? '–' : value.toFixed(2))
+
+function printReport(report: MainJobReport, seconds: number, options: QuickstartOptions): void {
+  const { before, after, saved } = report
+  const row = (name: string, value: (m: typeof before) => number | undefined) => [
+    name,
+    figure(value(before)),
+    figure(value(after)),
+  ]
+  const best = String(Math.max(...Object.keys(after.pass).map(Number)))
+  const columns = process.stdout.columns ?? 100
+  const shown = mostTelling(before, after)
+  const { question, text } = before.greedy[shown]!
+  print()
+  print(
+    textTable([
+      ['held-out questions', 'before', 'after'],
+      row('format (sampled)', (m) => m.format),
+      row('greedy EM', (m) => m.greedyExactMatch),
+      row('pass@1 (sampled EM)', (m) => m.pass['1']),
+      row(`pass@${best}`, (m) => m.pass[best]),
+    ]),
+  )
+  print(`\n${question.question}  (answer: ${question.goldenAnswers.join(' / ')})\n`)
+  print(
+    sideBySide(
+      ['before', blocksOnLines(text)],
+      ['after', blocksOnLines(after.greedy[shown]!.text)],
+      Math.min(columns, 120),
+    ),
+  )
+  print(`\n${Math.round(seconds)} s in all. The policy is in ${saved}; records and trajectories beside it.`)
+  if (after.wellFormed < 0.2) print(coldStartAdvice)
+  print(nextSteps(saved, options))
+}
+
+const coldStartAdvice =
+  'It hardly writes the tags, so the reward has nothing to choose from: give it a cold start with `ssrl bootstrap` and `ssrl sft` first.'
+
+function nextSteps(saved: string, options: QuickstartOptions): string {
+  const own = options.policy !== undefined
+  const generate = `npx ssrl generate --policy ${saved} --temperature 0`
+  return [
+    'Try next:',
+    own
+      ? `  ${generate} --chat --prompt "…"`
+      : `  printf 'Question: In which country is Arvane?\\n' | ${generate}`,
+    `  npx ssrl inspect ${options.output}`,
+    own
+      ? '  npx ssrl train --help   (every setting)'
+      : '  npx ssrl quickstart --policy MODEL --train QUESTIONS.jsonl --eval HELD-OUT.jsonl   (your own)',
+  ].join('\n')
+}
+
+function jsonReport({ before, after, records, saved }: MainJobReport, seconds: number) {
+  const figures = ({ format, wellFormed, greedyExactMatch, pass }: typeof before) => ({
+    format,
+    wellFormed,
+    greedyExactMatch,
+    pass,
+  })
+  return {
+    before: figures(before),
+    after: figures(after),
+    rewards: records.map((record) => record.reward.mean),
+    saved,
+    seconds,
+  }
+}
