@@ -42,13 +42,20 @@ export async function loadCheckpoint(
     )
   }
   refuseDifferences(directory, differences(state.config, wanted))
-  const machine = machineDifferences(state.machine, describeMachine())
-  if (machine.length > 0) {
+  const policy = await Policy.load(path.join(directory, 'policy'), {
+    dtype: state.dtype,
+    threads: threads ?? (process.env.SSRL_THREADS ? undefined : state.threads),
+    signal,
+  })
+  const other = machineDifferences(state.machine, describeMachine())
+  if (policy.threads !== state.threads) {
+    other.push(`threads (checkpoint: ${state.threads}, here: ${policy.threads})`)
+  }
+  if (other.length > 0) {
     onWarning?.(
-      `The run goes on, but not bit for bit as it would have where it was saved: ${machine.join(', ')}`,
+      `The run goes on, but not bit for bit as it would have where it was saved: ${other.join(', ')}`,
     )
   }
-  const policy = await Policy.load(path.join(directory, 'policy'), { dtype: state.dtype, threads, signal })
   return { directory, state, settings: settingsOf(state, trainer, directory, wanted), policy }
 }
 

@@ -15,6 +15,8 @@ export interface TrainerState {
   cursor: number
   config: Config
   dtype: 'f32' | 'bf16'
+  /** Compute threads: sums of gradients may round differently with another number. */
+  threads: number
   promptTemplate: PromptTemplate | null
   /** Names of the reward's parts. */
   rewards: string[]

@@ -134,6 +134,7 @@ export class TrainingLoop<Scores, R extends LoopRecord<Scores>> {
       step: this.#step,
       config: this.#task.config,
       dtype: this.#task.policy.dtype,
+      threads: this.#task.policy.threads,
       best: this.#best,
       open: this.#open,
       machine: describeMachine(),
