@@ -1,6 +1,7 @@
 /** Asks questions, scores the answers and sums up. */
 import type { Question } from '../data/questions.ts'
 import { SsrlError } from '../errors.ts'
+import { inTurns } from '../in-turns.ts'
 import type { Policy } from '../policy/policy.ts'
 import { derivedSeed } from '../random-seed.ts'
 import { coverExactMatchScore, exactMatchScore, f1Score } from '../rewards/answers.ts'
@@ -89,12 +90,14 @@ export async function evaluate(options: EvaluateOptions): Promise<EvaluationRepo
       signal: options.signal,
       onQuestion,
     })
-    for (const [at, question] of questions.entries()) {
-      for (const [sample, completion] of samples[at]!.entries()) {
-        const prediction = judge({ benchmark, sample, question, completion, method, format: options.format })
-        predictions.push({ ...prediction, question })
-        await writer?.prediction({ ...question.fields, ...prediction })
-      }
+    const all = questions.flatMap((question, at) =>
+      samples[at]!.map((completion, sample) => ({ benchmark, question, sample, completion })),
+    )
+    const judged = await inTurns(all, (item) => judge({ ...item, method, format: options.format }))
+    for (const [at, prediction] of judged.entries()) {
+      const { question } = all[at]!
+      predictions.push({ ...prediction, question })
+      await writer?.prediction({ ...question.fields, ...prediction })
     }
   }
   const summary = summarizePredictions(predictions, method, settings, options)

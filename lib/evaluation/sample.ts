@@ -1,5 +1,6 @@
 /** Where completions to be judged come from: a policy in this process, or an OpenAI-compatible endpoint. */
 import type { Question } from '../data/questions.ts'
+import { inTurns } from '../in-turns.ts'
 import { encodePrompt } from '../policy/chat-template.ts'
 import type { Policy } from '../policy/policy.ts'
 import { derivedSeed } from '../random-seed.ts'
@@ -41,7 +42,11 @@ export type Sampler = (
 export function policySampler(policy: Policy): Sampler {
   return async (questions, method, settings) => {
     const context = policy.config.maxPositions
-    const prompts = questions.map(({ question }) => encode(policy, method, question))
+    const prompts = await inTurns(
+      questions,
+      ({ question }) => encode(policy, method, question),
+      settings.signal,
+    )
     const asked = prompts.flatMap((tokens, index) => (tokens.length < context ? [{ tokens, index }] : []))
     const samples: Sample[][] = questions.map(() =>
       Array.from({ length: settings.n }, () => ({ text: '', finishReason: 'prompt-too-long', tokens: 0 })),

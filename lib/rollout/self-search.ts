@@ -1,5 +1,6 @@
 import type { Question } from '../data/questions.ts'
 import { SsrlError } from '../errors.ts'
+import { inTurns } from '../in-turns.ts'
 import type { Completion } from '../policy/completion.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { GenerateRequest } from '../policy/requests.ts'
@@ -47,22 +48,24 @@ export interface EncodedQuestion {
  *
  * @throws SsrlError `ERR_INVALID_CONFIG` when none is left
  */
-export function dropLongPrompts(
+export async function dropLongPrompts(
   policy: Policy,
   questions: readonly Question[],
-  options: { promptTemplate?: PromptTemplate; maxPromptLength: number },
-): { kept: Question[]; dropped: number } {
-  const { promptTemplate = builtInTemplate, maxPromptLength } = options
+  options: { promptTemplate?: PromptTemplate; maxPromptLength: number; signal?: AbortSignal },
+): Promise<{ kept: Question[]; dropped: number }> {
+  const { promptTemplate = builtInTemplate, maxPromptLength, signal } = options
   const lengthOf = (question: string) => encodeQuestion(tokenizerOf(policy), question, promptTemplate).length
   // Merges across the question's borders change its surroundings by a few tokens at most.
   const surroundings = lengthOf('a') + 16
   let shortest = Number.POSITIVE_INFINITY
-  const kept = questions.filter(({ question }) => {
+  const fits = ({ question }: Question) => {
     if (surroundings + Buffer.byteLength(question) <= maxPromptLength) return true
     const length = lengthOf(question)
     shortest = Math.min(shortest, length)
     return length <= maxPromptLength
-  })
+  }
+  const fitting = await inTurns(questions, fits, signal)
+  const kept = questions.filter((_, index) => fitting[index])
   if (kept.length === 0) {
     throw new SsrlError(
       'ERR_INVALID_CONFIG',
@@ -83,7 +86,7 @@ export async function* selfSearch(
   questions: readonly (Question | EncodedQuestion)[],
   options: SelfSearchOptions = {},
 ): AsyncGenerator<Trajectory[]> {
-  const encoded = questions.map((item) => toEncoded(policy, item, options))
+  const encoded = await inTurns(questions, (item) => toEncoded(policy, item, options), options.signal)
   if (encoded.length === 0) return
   const n = options.n ?? 1
   const waiting = new Map<number, Trajectory[]>()

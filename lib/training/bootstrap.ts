@@ -4,6 +4,7 @@
  */
 import type { Question } from '../data/questions.ts'
 import { SsrlError } from '../errors.ts'
+import { inTurns } from '../in-turns.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { TextSegment } from '../policy/tokenizer.ts'
 import { Random } from '../random.ts'
@@ -74,10 +75,11 @@ export async function bootstrapFromSamples(
   const { policy, questions, shots, n = 4, perQuestion = 1, fillTo = 0 } = options
   if (shots.length === 0)
     throw new SsrlError('ERR_INVALID_ARG', 'Expected at least one worked example in shots')
-  const encoded = questions.map((question) => ({
+  const encode = (question: Question) => ({
     question,
     promptTokens: tokenizerOf(policy).encodeSegments(fewShotPrompt(shots, question.question)),
-  }))
+  })
+  const encoded = await inTurns(questions, encode, options.signal)
   const right: Demonstration[][] = []
   const wrong: Demonstration[][] = []
   const statistics = { questions: questions.length, samples: 0, wellFormed: 0, correct: 0, kept: 0 }

@@ -1,6 +1,7 @@
 /** From examples to token ids with the tokens that are trained. */
 import type { ChatMessage, Example } from '../data/examples.ts'
 import { SsrlError } from '../errors.ts'
+import { inTurns } from '../in-turns.ts'
 import { encodePrompt } from '../policy/chat-template.ts'
 import type { Tokenizer } from '../policy/tokenizer.ts'
 import { encodeQuestion } from '../rollout/encode-question.ts'
@@ -73,12 +74,13 @@ function endOf(tokenizer: Tokenizer): number {
 }
 
 /** Encodes all examples and drops sequences of more than `maxLength` tokens and those with nothing to train. */
-export function encodeExamples(
+export async function encodeExamples(
   tokenizer: Tokenizer,
   examples: readonly Example[],
-  options: EncodeOptions & { maxLength: number },
-): { sequences: SftSequence[]; dropped: number } {
-  const all = examples.flatMap((example) => encodeExample(tokenizer, example, options))
+  options: EncodeOptions & { maxLength: number; signal?: AbortSignal },
+): Promise<{ sequences: SftSequence[]; dropped: number }> {
+  const encode = (example: Example) => encodeExample(tokenizer, example, options)
+  const all = (await inTurns(examples, encode, options.signal)).flat()
   const sequences = all.filter(
     ({ tokens, lossMask }) => tokens.length <= options.maxLength && lossMask.includes(1),
   )

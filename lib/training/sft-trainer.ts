@@ -87,7 +87,7 @@ export class SFTTrainer {
       trainer: 'sft',
       config: this.config,
       policy,
-      prepare: () => this.#prepare(),
+      prepare: (signal) => this.#prepare(signal),
       learner: () => this.#learner!,
       takeStep: async (step) => ({ record: await this.#takeStep(step), trajectories: [] }),
       evaluate: (signal) => this.#judge(signal),
@@ -147,7 +147,7 @@ export class SFTTrainer {
 
   /** Loss on the evaluation examples; null when there are none. */
   async evaluate(options: { signal?: AbortSignal } = {}): Promise<SFTScores | null> {
-    await this.#loop.prepare()
+    await this.#loop.prepare(options.signal)
     return (await this.#judge(options.signal))?.scores ?? null
   }
 
@@ -172,16 +172,16 @@ export class SFTTrainer {
     this.#loop.restore(state)
   }
 
-  async #prepare(): Promise<void> {
+  async #prepare(signal?: AbortSignal): Promise<void> {
     this.#template ??= await resolveTemplate(this.config)
-    this.#sequences = this.#encode(this.#options.train, 'train')
+    this.#sequences = await this.#encode(this.#options.train, 'train', signal)
     const evaluation = this.#options.evaluation?.slice(0, this.config.evaluationLimit ?? undefined) ?? []
-    this.#held = evaluation.length === 0 ? [] : this.#encode(evaluation, 'evaluation')
+    this.#held = evaluation.length === 0 ? [] : await this.#encode(evaluation, 'evaluation', signal)
     this.#order = new DataOrder(this.#sequences.length, this.config.seed, this.#cursor, this.config.shuffle)
     this.#learner ??= createLearner(this.policy, this.config)
   }
 
-  #encode(examples: readonly Example[], name: string): SftSequence[] {
+  async #encode(examples: readonly Example[], name: string, signal?: AbortSignal): Promise<SftSequence[]> {
     const { config, policy } = this
     const context = policy.config.maxPositions
     const longest = Math.min(
@@ -189,7 +189,8 @@ export class SFTTrainer {
       config.packing ? config.packedLength : context,
       context,
     )
-    const { sequences, dropped } = encodeExamples(tokenizerOf(policy), examples, {
+    const { sequences, dropped } = await encodeExamples(tokenizerOf(policy), examples, {
+      signal,
       ...config,
       promptTemplate: this.#template!,
       maxLength: longest,

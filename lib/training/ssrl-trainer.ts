@@ -91,7 +91,7 @@ export class SSRLTrainer {
       trainer: 'ssrl',
       config: this.config,
       policy,
-      prepare: () => this.#prepare(),
+      prepare: (signal) => this.#prepare(signal),
       learner: () => this.#learner!,
       takeStep: (step, signal) => this.#takeStep(step, signal),
       evaluate: (signal) => this.#judge(signal),
@@ -177,7 +177,7 @@ export class SSRLTrainer {
 
   /** Evaluates on the held-out questions; null when there are none. */
   async evaluate(options: { signal?: AbortSignal } = {}): Promise<EvaluationScores | null> {
-    await this.#loop.prepare()
+    await this.#loop.prepare(options.signal)
     return (await this.#judge(options.signal))?.scores ?? null
   }
 
@@ -198,11 +198,12 @@ export class SSRLTrainer {
     this.dispose()
   }
 
-  async #prepare(): Promise<void> {
+  async #prepare(signal?: AbortSignal): Promise<void> {
     const { config, policy } = this
     this.#template ??= await resolveTemplate(config)
     const maxPromptLength = promptLimit(config, policy)
-    const { kept, dropped } = dropLongPrompts(policy, this.#options.train, {
+    const { kept, dropped } = await dropLongPrompts(policy, this.#options.train, {
+      signal,
       promptTemplate: this.#template,
       maxPromptLength,
     })

@@ -29,7 +29,7 @@ export interface TrainingTask<Scores, R extends LoopRecord<Scores>> {
   readonly config: Config
   readonly policy: Policy
   /** Called once before the first step. */
-  prepare(): Promise<void>
+  prepare(signal: AbortSignal | undefined): Promise<void>
   learner(): Learner
   /** One optimizer step; on failure or abort nothing has changed. */
   takeStep(step: number, signal: AbortSignal | undefined): Promise<StepResult<R>>
@@ -74,9 +74,9 @@ export class TrainingLoop<Scores, R extends LoopRecord<Scores>> {
     this.#open = state.open as StepResult<R> | null
   }
 
-  async prepare(): Promise<void> {
+  async prepare(signal?: AbortSignal): Promise<void> {
     if (this.#prepared) return
-    await this.#task.prepare()
+    await this.#task.prepare(signal)
     this.#prepared = true
   }
 
@@ -84,7 +84,7 @@ export class TrainingLoop<Scores, R extends LoopRecord<Scores>> {
     if (this.#running) throw new SsrlError('ERR_INVALID_ARG', 'This trainer is training already')
     this.#running = true
     try {
-      await this.prepare()
+      await this.prepare(signal)
       await this.#openFolder()
       while (this.#open !== null || this.#step < this.#task.config.maxSteps) {
         signal?.throwIfAborted()

@@ -84,9 +84,9 @@ test('prompts over the limit are dropped with a count, and none left is refused'
   const policy = await policyOf(t)
   const long = { ...questions(1)[0]!, question: `Where ${'and where '.repeat(30)}?` }
   const encoding = { promptTemplate: options.promptTemplate, maxPromptLength: 30 }
-  const { kept, dropped } = dropLongPrompts(policy, [...questions(2), long], encoding)
+  const { kept, dropped } = await dropLongPrompts(policy, [...questions(2), long], encoding)
   t.deepEqual([kept.length, dropped], [2, 1])
-  t.throws(() => dropLongPrompts(policy, [long], encoding), {
+  await t.throwsAsync(dropLongPrompts(policy, [long], encoding), {
     code: 'ERR_INVALID_CONFIG',
     message: /the shortest has \d+/,
   })

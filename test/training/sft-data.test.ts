@@ -64,9 +64,12 @@ test('a control token in a prompt or completion is ordinary text where it is not
   t.is(sequence!.tokens.filter((token) => token === end).length, 1)
 })
 
-test('sequences that are too long are dropped with a count', (t) => {
+test('sequences that are too long are dropped with a count', async (t) => {
   const long: Example = { ...completion, completion: 'word '.repeat(100) }
-  const { sequences, dropped } = encodeExamples(tokenizer, [completion, long], { ...options, maxLength: 40 })
+  const { sequences, dropped } = await encodeExamples(tokenizer, [completion, long], {
+    ...options,
+    maxLength: 40,
+  })
   t.deepEqual([sequences.length, dropped], [1, 1])
 })
 
