@@ -11,8 +11,8 @@ namespace ssrl {
 // arrays arrays of strings.
 Napi::Object metadata_to_js(Napi::Env env, const Metadata& metadata);
 
-// The reverse, for writing, from a record of `{ type, value }`: type is u8 ... f64, bool or string, or one of them
-// with []: a typed array of that type, or an array of strings. kInvalidArg names the key.
+// The reverse, for writing, from a record of `{ type, value }`: type is u8 ... f64, bool or string, or one of
+// them with []: a typed array of that type, or an array of strings. kInvalidArg names the key.
 Result<Metadata> metadata_from_js(const Napi::Object& object);
 
 }  // namespace ssrl
