@@ -41,7 +41,7 @@ interface Row {
   file: string
   peer: string
   sameTokens: string
-  sameText: string
+  sameIds: string
   ours: string
   theirs: string
 }
@@ -132,14 +132,15 @@ function compare(
 ): void {
   const total = ours.tokens.flat().length
   const same = ours.tokens.reduce((sum, row, i) => sum + commonPrefix(row, theirs.tokens[i]!), 0)
-  const sameIds = ours.ids.filter((row, i) => row.join() === theirs.ids[i]!.join()).length
-  failed ||= sameIds < ours.ids.length || (strict && same < total)
+  const idsEqual = ours.ids.filter((row, i) => row.join() === theirs.ids[i]!.join()).length
+  failed ||= idsEqual < ours.ids.length || (strict && same < total)
   versions.add(theirs.version)
+  console.error(`${place.model}, ${place.file}: ${same} of ${total} tokens agree`)
   rows.push({
     ...place,
     peer: theirs.version.split(/[ ,]/)[0]!,
     sameTokens: `${same}/${total}`,
-    sameText: `${sameIds}/${ours.ids.length}`,
+    sameIds: `${idsEqual}/${ours.ids.length}`,
     ours: `${(total / ours.seconds).toFixed(1)} tok/s`,
     theirs: `${(total / theirs.seconds).toFixed(1)} tok/s`,
   })
