@@ -8,6 +8,8 @@ namespace {
 
 // Pages are allocated by slabs of about this size, as they are needed.
 constexpr size_t kSlabBytes = size_t(16) << 20;
+// What a cache without pages in use keeps: fresh memory costs the system's clearing of it.
+constexpr size_t kKeptBytes = size_t(128) << 20;
 
 int32_t pages_for(int32_t tokens) {
   return (tokens + ops::kKeyBlock - 1) / ops::kKeyBlock;
@@ -16,7 +18,7 @@ int32_t pages_for(int32_t tokens) {
 }  // namespace
 
 KvCache::~KvCache() {
-  for (void* slab : slabs_) ops_.release(slab);
+  clear();
 }
 
 int32_t KvCache::missing(const Sequence& sequence, int32_t end) const {
@@ -70,7 +72,11 @@ void KvCache::truncate(Sequence& sequence, int32_t length) {
 }
 
 void KvCache::trim() {
-  if (used_ > 0) return;
+  if (used_ > 0 || pages_.size() * page_bytes_ <= kKeptBytes) return;
+  clear();
+}
+
+void KvCache::clear() {
   for (void* slab : slabs_) ops_.release(slab);
   slabs_.clear();
   pages_.clear();

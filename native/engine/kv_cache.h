@@ -50,7 +50,7 @@ class KvCache {
 
   void* data(int32_t page) const { return pages_[page].data; }
 
-  // Gives memory back to the system if no page is in use.
+  // If no page is in use, gives memory back to the system, but for a small rest that the next call will want.
   void trim();
 
  private:
@@ -59,6 +59,7 @@ class KvCache {
     int32_t references;
   };
   Status acquire(int32_t* page);
+  void clear();
   void release(int32_t page);
   Status add_slab();
 
