@@ -43,22 +43,14 @@ void throw_if_error(Napi::Env env, const Status& status) {
 
 }  // namespace ssrl
 
-namespace ssrl {
-__attribute__((weak)) void init_environment(Napi::Env env, Napi::Object exports);
-__attribute__((weak)) void init_kernels(Napi::Env env, Napi::Object exports);
-__attribute__((weak)) void init_formats(Napi::Env env, Napi::Object exports);
-__attribute__((weak)) void init_policy(Napi::Env env, Napi::Object exports);
-__attribute__((weak)) void init_learner(Napi::Env env, Napi::Object exports);
-}  // namespace ssrl
-
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ssrl::throw_if_error(env, ssrl::ops::apply_cpu_limit());
   ssrl::init_async(env, exports);
-  if (ssrl::init_environment) ssrl::init_environment(env, exports);
-  if (ssrl::init_kernels) ssrl::init_kernels(env, exports);
-  if (ssrl::init_formats) ssrl::init_formats(env, exports);
-  if (ssrl::init_policy) ssrl::init_policy(env, exports);
-  if (ssrl::init_learner) ssrl::init_learner(env, exports);
+  ssrl::init_environment(env, exports);
+  ssrl::init_kernels(env, exports);
+  ssrl::init_formats(env, exports);
+  ssrl::init_policy(env, exports);
+  ssrl::init_learner(env, exports);
   return exports;
 }
 

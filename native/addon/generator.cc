@@ -107,9 +107,10 @@ Napi::Value start_call(const Napi::Object& self, std::shared_ptr<PolicyState> st
   auto gathered = std::make_shared<Gathered>();
   call->on_completion = [settler, gathered, reports](Completion completion) {
     if (reports) {
-      settler->call(0, [completion](Napi::Env env) -> std::vector<napi_value> {
+      settler->call(0, [completion = std::move(completion)](Napi::Env env) -> std::vector<napi_value> {
         return {completion_to_js(env, completion)};
       });
+      return;
     }
     gathered->completions.push_back(std::move(completion));
   };

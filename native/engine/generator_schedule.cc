@@ -22,8 +22,11 @@ void Generator::admit() {
     Row& row = *waiting_.front();
     row.sequence->in_use = true;
     // A row that finds no room for its prompt would only take turns in pushing others out.
+    // The rows that run will want pages, too: one each within kKeyBlock steps.
+    const int64_t soon = int64_t(active_.size()) / 4;
     const auto fits = [&] {
-      return cache_.used() + cache_.missing(*row.sequence, row.sequence->length() + 1) <= cache_.capacity();
+      return cache_.used() + soon + cache_.missing(*row.sequence, row.sequence->length() + 1) <=
+             cache_.capacity();
     };
     while (!active_.empty() && !fits()) {
       if (evict_session()) continue;
