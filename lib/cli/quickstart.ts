@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs'
+import path from 'node:path'
 import { Command } from 'commander'
 import { loadQuestions } from '../data/questions.ts'
 import { SsrlError } from '../errors.ts'
@@ -21,7 +23,7 @@ interface QuickstartOptions {
   policy?: string
   train?: string
   eval?: string
-  output: string
+  output?: string
   seed: number
   steps?: number
   learningRate?: number
@@ -37,7 +39,10 @@ export function quickstartCommand(): Command {
     .option('-p, --policy <source>', 'your own policy (with --train and --eval) instead of the small world')
     .option('--train <file>', 'your own training questions, JSONL or parquet')
     .option('--eval <file>', 'your own held-out questions')
-    .option('-o, --output <folder>', 'where records, trajectories and the policy go', 'runs/quickstart')
+    .option(
+      '-o, --output <folder>',
+      'where records, trajectories and the policy go (default: a new folder under runs)',
+    )
     .option('--seed <n>', 'seed of the world, of pretraining and of sampling', integer({ min: 0 }), 0)
     .option('--steps <n>', 'optimizer steps of SSRL', integer({ min: 1 }))
     .option('--learning-rate <x>', 'learning rate of SSRL', number({ above: 0 }))
@@ -51,13 +56,20 @@ async function quickstart(options: QuickstartOptions): Promise<void> {
   const interrupt = onInterrupt('stopping after this step; once more to leave at once')
   const started = performance.now()
   const { signal } = interrupt
+  const output = options.output ?? newFolder('runs/quickstart')
   let job: MainJob | undefined
   try {
     job = options.policy === undefined ? await smallWorld(options, signal) : await ownJob(options, signal)
     if (options.steps !== undefined) job.settings = { ...job.settings, maxSteps: options.steps }
     if (options.learningRate !== undefined)
       job.settings = { ...job.settings, learningRate: options.learningRate }
-    const report = await runMainJob(job, { ...mainJobOptions(options), ...progressOf(job), signal })
+    const report = await runMainJob(job, {
+      output,
+      seed: options.seed,
+      onWarning: (message) => note(`warning: ${message}`),
+      ...progressOf(job),
+      signal,
+    })
     const seconds = (performance.now() - started) / 1000
     if (options.json) printJson(jsonReport(report, seconds))
     else printReport(report, seconds, options)
@@ -104,8 +116,12 @@ async function ownJob(options: QuickstartOptions, signal: AbortSignal): Promise<
   }
 }
 
-function mainJobOptions({ output, seed }: QuickstartOptions): MainJobOptions {
-  return { output, seed, onWarning: (message) => note(`warning: ${message}`) }
+/** The folder of that name, or the first of name-2, name-3, … that does not exist yet. */
+function newFolder(name: string): string {
+  for (let i = 1; ; i++) {
+    const candidate = i === 1 ? name : `${name}-${i}`
+    if (!existsSync(candidate)) return candidate
+  }
 }
 
 const phaseNotes = {
@@ -180,7 +196,7 @@ function nextSteps(saved: string, options: QuickstartOptions): string {
     own
       ? `  ${generate} --chat --prompt "…"`
       : `  printf 'Question: In which country is Arvane?\\n' | ${generate}`,
-    `  npx ssrl inspect ${options.output}`,
+    `  npx ssrl inspect ${path.dirname(saved)}`,
     own
       ? '  npx ssrl train --help   (every setting)'
       : '  npx ssrl quickstart --policy MODEL --train QUESTIONS.jsonl --eval HELD-OUT.jsonl   (your own)',

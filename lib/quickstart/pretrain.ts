@@ -66,7 +66,7 @@ export async function createWorldPolicy(seed: number): Promise<Policy> {
 
 /** Supervised fine-tuning on fact sentences and noisy demonstrations, mixed in every step, one loss. */
 export async function pretrain(policy: Policy, world: World, options: PretrainOptions): Promise<void> {
-  const { seed, steps = 450, demonstrations = 32, factRows = 16, factCharacters = 420 } = options
+  const { seed, steps = 600, demonstrations = 32, factRows = 16, factCharacters = 420 } = options
   const random = new Random(seed)
   const examples: Example[] = []
   const facts = factStream(random, world, factCharacters)

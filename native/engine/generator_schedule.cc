@@ -40,10 +40,11 @@ void Generator::admit() {
   }
 }
 
-// A sample whose sibling has the prompt in its pages takes the whole ones over.
+// A sample whose sibling has the prompt in its pages takes the whole ones over. At least the prompt's last token
+// is left to compute: the sample begins with what follows it.
 void Generator::adopt_prompt(Row& row) {
   if (row.session_length >= 0) return;
-  const int32_t whole = row.prompt_length / ops::kKeyBlock * ops::kKeyBlock;
+  const int32_t whole = (row.prompt_length - 1) / ops::kKeyBlock * ops::kKeyBlock;
   for (const RowPointer& other : active_) {
     if (other->call != row.call || other->completion.request != row.completion.request) continue;
     const int32_t common = std::min(whole, other->sequence->computed / ops::kKeyBlock * ops::kKeyBlock);

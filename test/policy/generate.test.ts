@@ -301,3 +301,23 @@ test('text on a policy without a tokenizer is ERR_TOKENIZER; tokens work, with e
   t.is(completion!.tokens.length, 3)
   t.is(completion!.text, '')
 })
+
+test('a group larger than the batch is whole, also when its prompt fills its pages exactly', async (t) => {
+  const policy = await bytePolicy(t)
+  for (const length of [63, 64, 65, 128]) {
+    const tokens = someTokens(length, 9, 256)
+    const options = { seed: 2, maxNewTokens: 3, ignoreEnd: true }
+    const completions = await policy.generate(
+      [
+        { tokens, n: 300 },
+        { tokens, n: 300, seed: 3 },
+      ],
+      options,
+    )
+    t.is(completions.length, 600)
+    t.true(
+      completions.every((completion) => completion.tokens.length === 3),
+      `${length} tokens`,
+    )
+  }
+})
