@@ -92,9 +92,7 @@ Status Activations::reserve(const Model& model, int64_t rows, int64_t active, in
 }
 
 Status Activations::reserve_attention_scratch(const Model& model, size_t floats) {
-  if (attention_scratch_.bytes() < floats * sizeof(float)) {
-    SSRL_RETURN_IF_ERROR(attention_scratch_.allocate(model.ops(), floats * sizeof(float)));
-  }
+  SSRL_RETURN_IF_ERROR(attention_scratch_.reserve(model.ops(), floats * sizeof(float)));
   gradients_.attention_scratch = attention_scratch_.floats();
   return {};
 }

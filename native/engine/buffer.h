@@ -29,6 +29,8 @@ class Buffer {
     bytes_ = bytes;
     return {};
   }
+  // Keeps what is large enough; else the content is lost.
+  Status reserve(ops::Ops& ops, size_t bytes) { return bytes <= bytes_ ? Status() : allocate(ops, bytes); }
   void reset() {
     if (ops_ != nullptr) ops_->release(data_);
     ops_ = nullptr;

@@ -51,22 +51,22 @@ class Scorer {
     if (rows == 0) return {};
     ops::Ops& ops = model_.ops();
     const size_t row_bytes = size_t(model_.config().hidden) * size_of(model_.compute());
-    if (hidden_.bytes() < rows * row_bytes) SSRL_RETURN_IF_ERROR(hidden_.allocate(ops, rows * row_bytes));
-    if (scratch_.bytes() == 0) {
-      SSRL_RETURN_IF_ERROR(scratch_.allocate(ops, ops.log_probs_scratch(model_.head())));
-    }
-    SSRL_RETURN_IF_ERROR(forward_packed(model_, workspace_, pass_.batch(), hidden_.data(), abort_));
+    Buffer& hidden = workspace_.hidden;
+    Buffer& scratch = workspace_.head_scratch;
+    SSRL_RETURN_IF_ERROR(hidden.reserve(ops, size_t(rows) * row_bytes));
+    SSRL_RETURN_IF_ERROR(scratch.reserve(ops, ops.log_probs_scratch(model_.head())));
+    SSRL_RETURN_IF_ERROR(forward_packed(model_, workspace_, pass_.batch(), hidden.data(), abort_));
     SSRL_RETURN_IF_ERROR(check_abort(abort_));
     const size_t done = scores.log_probs.size();
     scores.log_probs.resize(done + rows);
     scores.entropies.resize(done + rows);
-    SSRL_RETURN_IF_ERROR(ops.log_probs({.hidden = hidden_.data(),
+    SSRL_RETURN_IF_ERROR(ops.log_probs({.hidden = hidden.data(),
                                         .weight = &model_.head(),
                                         .targets = pass_.targets(),
                                         .temperature = temperature_,
                                         .logprobs = scores.log_probs.data() + done,
                                         .entropies = scores.entropies.data() + done,
-                                        .scratch = scratch_.data(),
+                                        .scratch = scratch.data(),
                                         .rows = rows}));
     pass_.clear();
     return {};
@@ -80,7 +80,6 @@ class Scorer {
   float temperature_;
   const AbortFlag* abort_;
   Pass pass_;
-  Buffer hidden_, scratch_;
 };
 
 }  // namespace

@@ -10,10 +10,8 @@ Status TrainingPass::run(const PackedBatch& batch, const ActiveRows& active,
   const int32_t last = *std::max_element(batch.positions, batch.positions + batch.rows);
   SSRL_RETURN_IF_ERROR(model_.reserve_positions(int64_t(last) + 1));
   SSRL_RETURN_IF_ERROR(reserve_backward({model_, batch, activations_, slab}));
-  if (head_scratch_.bytes() == 0) {
-    const size_t bytes = model_.ops().policy_loss_scratch(model_.head());
-    SSRL_RETURN_IF_ERROR(head_scratch_.allocate(model_.ops(), bytes));
-  }
+  const size_t head_bytes = model_.ops().policy_loss_scratch(model_.head());
+  SSRL_RETURN_IF_ERROR(head_scratch_.reserve(model_.ops(), head_bytes));
   SSRL_RETURN_IF_ERROR(activations_.reserve(model_, batch.rows, active.count(), budget_));
   SSRL_RETURN_IF_ERROR(forward(batch, abort));
   SSRL_RETURN_IF_ERROR(head(active, loss, slab, log_probs, statistics));

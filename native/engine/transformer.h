@@ -120,6 +120,7 @@ class Workspace {
   const LayerBuffers& buffers() const { return buffers_; }
 
   std::vector<void*> key_pointers, value_pointers;  // where fresh rows of a paged batch go
+  Buffer hidden, head_scratch;                      // for those who go on from the hidden rows
 
  private:
   Buffer memory_;
