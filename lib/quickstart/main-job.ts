@@ -47,7 +47,7 @@ export interface MainJobReport {
 
 /** Settings of SSRL on the small world; see docs/runs/quickstart.md for what they give. */
 export const worldSettings = {
-  maxSteps: 70,
+  maxSteps: 90,
   promptsPerStep: 32,
   numGenerations: 8,
   maxCompletionLength: 112,

@@ -304,20 +304,20 @@ test('text on a policy without a tokenizer is ERR_TOKENIZER; tokens work, with e
 
 test('a group larger than the batch is whole, also when its prompt fills its pages exactly', async (t) => {
   const policy = await bytePolicy(t)
+  // Samples that end at different times let the waiting ones join while siblings hold the prompt's pages.
+  const stop = Array.from({ length: 64 }, (_, i) => String.fromCharCode(33 + i))
   for (const length of [63, 64, 65, 128]) {
     const tokens = someTokens(length, 9, 256)
-    const options = { seed: 2, maxNewTokens: 3, ignoreEnd: true }
-    const completions = await policy.generate(
-      [
-        { tokens, n: 300 },
-        { tokens, n: 300, seed: 3 },
-      ],
-      options,
-    )
+    const completions = await policy.generate([{ tokens, n: 600 }], { seed: 2, maxNewTokens: 12, stop })
     t.is(completions.length, 600)
     t.true(
-      completions.every((completion) => completion.tokens.length === 3),
+      completions.every((completion) => completion.tokens.length > 0),
       `${length} tokens`,
+    )
+    const alone = await policy.generate([{ tokens, n: 5 }], { seed: 2, maxNewTokens: 12, stop })
+    t.deepEqual(
+      completions.slice(0, 5).map((completion) => completion.tokens),
+      alone.map((completion) => completion.tokens),
     )
   }
 })
