@@ -56,7 +56,7 @@ for (const dtype of reference.dtypes) {
       const [q, k, v, weights] = [args.q, args.k, args.v, dout].map(doubles) as Float64Array[]
       const bound =
         dtype === 'f32' ? { absolute: 3e-5, relative: 3e-5 } : { absolute: 0.02, relative: 2 ** -6 }
-      const at = spread(q!.length, 12)
+      const at = spread(q!.length, 5)
       const loss = (a: Float64Array, b: Float64Array, c: Float64Array) =>
         dot(weights!, reference.attention(a, b, c, args).out)
       close(
@@ -66,7 +66,7 @@ for (const dtype of reference.dtypes) {
         differences((x) => loss(x, k!, v!), q!, at),
         bound,
       )
-      const kvAt = spread(k!.length, 12)
+      const kvAt = spread(k!.length, 5)
       close(
         t,
         'dk',

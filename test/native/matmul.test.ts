@@ -1,4 +1,5 @@
 import test from 'ava'
+import { execa } from 'execa'
 import { kernels } from '../../lib/kernels.ts'
 import * as reference from './reference.ts'
 
@@ -64,18 +65,16 @@ for (const dtype of reference.dtypes) {
       [47, 123],
       [896, 4864],
     ] as const) {
-      const rows = 200
+      const rows = 100
       const x = elements(normal(5, rows * inputs), dtype)
       const weight = normal(6, outputs * inputs)
       const whole = (await kernels.matmul({ x, weight, inputs }, { threads: 1 })).y
       for (const [begin, count, threads] of [
-        [0, 200, 2],
-        [0, 200, 3],
+        [0, 100, 2],
+        [0, 100, 3],
         [7, 1, 1],
-        [150, 1, 2],
         [31, 3, 3],
         [60, 33, 2],
-        [99, 100, 3],
       ] as const) {
         const part = x.slice(begin * inputs, (begin + count) * inputs)
         const { y } = await kernels.matmul({ x: part, weight, inputs }, { threads })
@@ -118,4 +117,25 @@ test('matmul: a row with a NaN or an infinity leaves the others alone', async (t
   t.true((y as Float32Array).subarray(31, 62).every(Number.isNaN))
   t.deepEqual(y.slice(0, 31), clean.slice(0, 31))
   t.deepEqual(y.slice(62), clean.slice(62))
+})
+
+const onX86 = process.arch === 'x64' ? test : test.skip
+onX86('matmul without AVX-512: f32 rows keep their bits, bf16 is ERR_NO_DEVICE with advice', async (t) => {
+  const script = `
+    import { kernels } from './lib/kernels.ts'
+    import { bytes, normal } from './test/native/reference.ts'
+    const [rows, outputs, inputs] = [70, 300, 700]
+    const [x, weight] = [normal(1, rows * inputs), normal(2, outputs * inputs)]
+    const whole = (await kernels.matmul({ x, weight, inputs }, { threads: 1 })).y
+    for (const [begin, count, threads] of [[0, 70, 3], [5, 1, 1], [33, 2, 2]]) {
+      const { y } = await kernels.matmul({ x: x.slice(begin * inputs, (begin + count) * inputs), weight, inputs }, { threads })
+      console.log(bytes(y).equals(bytes(whole.slice(begin * outputs, (begin + count) * outputs))))
+    }
+    await kernels.matmul({ x: new Uint16Array(4), weight: new Float32Array(4), inputs: 2 }).catch((error) => console.log(error.code, error.message))`
+  const { stdout } = await execa('node', ['--import=tsx', '--input-type=module', '-e', script], {
+    env: { SSRL_CPU: 'avx2' },
+  })
+  const lines = stdout.split('\n')
+  t.deepEqual(lines.slice(0, 3), ['true', 'true', 'true'])
+  t.regex(lines[3]!, /^ERR_NO_DEVICE .*AVX-512.*use the dtype f32/)
 })

@@ -2,10 +2,12 @@
 import type { ExecutionContext } from 'ava'
 import { fromBfloat16, toBfloat16 } from '../../lib/bfloat16.ts'
 import type { Elements } from '../../lib/kernels.ts'
+import { loadNative } from '../../lib/native.ts'
 import { Random } from '../../lib/random.ts'
 
-export const dtypes = ['f32', 'bf16'] as const
-export type DTypeName = (typeof dtypes)[number]
+export type DTypeName = 'f32' | 'bf16'
+/** What this machine computes: bf16 needs AVX-512 (`SSRL_CPU=avx2` shows how it is without). */
+export const dtypes: DTypeName[] = loadNative().environment().bf16 ? ['f32', 'bf16'] : ['f32']
 
 /** Values of a normal distribution, from a seed. */
 export function normal(seed: number, count: number, deviation = 1): Float32Array {
