@@ -40,8 +40,8 @@ void Generator::admit() {
   }
 }
 
-// A sample whose sibling has the prompt in its pages takes the whole ones over. At least the prompt's last token
-// is left to compute: the sample begins with what follows it.
+// A sample whose sibling has the prompt in its pages takes the whole ones over. At least the prompt's last
+// token is left to compute: the sample begins with what follows it.
 void Generator::adopt_prompt(Row& row) {
   if (row.session_length >= 0) return;
   const int32_t whole = (row.prompt_length - 1) / ops::kKeyBlock * ops::kKeyBlock;
