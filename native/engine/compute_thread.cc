@@ -19,8 +19,8 @@ bool ComputeThread::post(Job job) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (stopped_) return false;
   if (!started_) {
+    thread_ = std::thread([this] { loop(); });  // throws where the system has no thread to spare
     started_ = true;
-    thread_ = std::thread([this] { loop(); });
     id_ = thread_.get_id();
     std::atexit([] { ComputeThread::instance().shutdown(); });
   }
