@@ -73,10 +73,7 @@ Napi::Value run_on_policy(const Napi::Object& self, std::shared_ptr<PolicyState>
       self.Env(), options,
       [state, work = std::move(work)](const AbortFlag* abort) mutable -> Result<T> {
         SSRL_RETURN_IF_ERROR(state->check());
-        Result<T> result = work(*state, abort);
-        // A job that the disposal stopped says so.
-        if (!result.ok() && result.status().code() == Code::kAborted) SSRL_RETURN_IF_ERROR(state->check());
-        return result;
+        return work(*state, abort);
       },
       std::move(finish));
 }

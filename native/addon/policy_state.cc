@@ -23,7 +23,7 @@ Status PolicyState::check() const {
 void PolicyState::dispose() {
   disposed_.store(true);
   for (const auto& weak : flags_) {
-    if (auto flag = weak.lock()) flag->raise();
+    if (auto flag = weak.lock()) flag->raise(Code::kDisposed);
   }
   flags_.clear();
 }

@@ -313,3 +313,15 @@ test('a learner that was disposed of, or whose policy was, is ERR_DISPOSED', asy
   await t.throwsAsync(other.accumulate(good, { type: 'grpo' }), { code: 'ERR_DISPOSED' })
   other.dispose()
 })
+
+test('disposing of the policy in the middle of the work rejects what runs and what waits with ERR_DISPOSED', async (t) => {
+  const { native, learner } = await open(t)
+  const long = Array.from({ length: 16 }, () => new Int32Array(500).map((_, i) => i % 100))
+  const batch = { tokens: long, lossMask: long.map(() => new Uint8Array(499).fill(1)) }
+  const runs = Array.from({ length: 4 }, () => learner.accumulate(batch, { type: 'sft' }))
+  await learner.accumulate(good, { type: 'grpo' }).catch(() => {})
+  const more = Array.from({ length: 4 }, () => learner.accumulate(batch, { type: 'sft' }))
+  const disposed = native.dispose()
+  for (const run of more) await t.throwsAsync(run, { code: 'ERR_DISPOSED' })
+  await Promise.all([disposed, ...runs])
+})
