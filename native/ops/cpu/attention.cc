@@ -72,6 +72,9 @@ void place(float* memory, Tile* tile) {
     *state = take(states);
 }
 
+// Wider rows of keys, all kv heads: a block of them and its values would not stay in a cache near the core.
+constexpr int kTouchedWidth = 1024;
+
 // From scores to weights relative to the largest score so far, in place. Weights past the row's last key are
 // zeros: they add exactly nothing.
 HWY_INLINE void weigh(const Tile& tile, int pair, int visible, int columns) {
@@ -164,6 +167,18 @@ void attend_block(const Tile& tile, int begin, int count, const T* keys, const T
   add_values<float>(tile, from, begin, tile.values, tile.padded);
 }
 
+// Reads a word of each cache line of a block's rows, all kv heads, in the order of their addresses. That is
+// an order which hardware prefetchers follow; one head's share of each row, line by line, is not, and a
+// decoding step would wait for memory twice as long.
+template <typename T>
+HWY_INLINE void touch(const void* block, int count, int64_t stride, int width) {
+  const T* rows = static_cast<const T*>(block);
+  for (int i = 0; i < count; ++i) {
+    for (int j = 0; j < width; j += 64 / static_cast<int>(sizeof(T)))
+      static_cast<void>(*static_cast<const volatile T*>(rows + i * stride + j));
+  }
+}
+
 template <typename T>
 void attend(const Attention& a, const AttentionTile& task, const Tile& tile) {
   const AttentionShape& shape = a.shape;
@@ -176,13 +191,18 @@ void attend(const Attention& a, const AttentionTile& task, const Tile& tile) {
   std::fill_n(tile.sum, int64_t{tile.pairs} * tile.padded, 0.0f);
   std::fill_n(tile.total, tile.pairs, 0.0f);
   std::fill_n(tile.maximum, tile.pairs, -std::numeric_limits<float>::infinity());
-  const int keys = tile.first + task.queries - 1;
+  const int keys = tile.first + task.queries - 1, row_width = shape.kv_heads * tile.width;
   for (int begin = 0; begin < keys; begin += kKeyBlock) {
+    const void* key_block = task.sequence->key_blocks[begin / kKeyBlock];
+    const void* value_block = task.sequence->value_blocks[begin / kKeyBlock];
+    const int count = std::min(kKeyBlock, keys - begin);
+    if (task.kv_head == 0 && row_width <= kTouchedWidth) {
+      touch<T>(key_block, count, shape.kv_stride, row_width);
+      touch<T>(value_block, count, shape.kv_stride, row_width);
+    }
     const int64_t offset = int64_t{task.kv_head} * tile.width;
-    attend_block(tile, begin, std::min(kKeyBlock, keys - begin),
-                 static_cast<const T*>(task.sequence->key_blocks[begin / kKeyBlock]) + offset,
-                 static_cast<const T*>(task.sequence->value_blocks[begin / kKeyBlock]) + offset,
-                 shape.kv_stride);
+    attend_block(tile, begin, count, static_cast<const T*>(key_block) + offset,
+                 static_cast<const T*>(value_block) + offset, shape.kv_stride);
   }
   T* out = static_cast<T*>(a.out) + row0 * shape.out_stride + head0 * tile.width;
   for (int p = 0; p < tile.pairs; ++p) {
@@ -237,18 +257,22 @@ Status attention(const Attention& a) {
     starts[s + 1] = starts[s] + (sequence.query_count + queries - 1) / queries;
     work += int64_t{sequence.query_count} * (sequence.position + sequence.query_count);
   }
-  const int64_t tiles = starts[a.sequence_count] * a.shape.kv_heads;
+  const int64_t kv_heads = a.shape.kv_heads, places = starts[a.sequence_count], tiles = places * kv_heads;
   if (tiles == 0) return {};
   const int64_t tile_work = std::max(int64_t{1}, work * a.shape.heads * a.shape.head_dim * 2 / tiles);
+  int64_t grain = std::max(int64_t{1}, kGrain / tile_work);
+  // The kv heads of a tile lie side by side in memory: one thread should take them, if there is enough to
+  // share.
+  if (places >= 4 * threads()) grain = (grain + kv_heads - 1) / kv_heads * kv_heads;
   std::atomic<bool> failed{false};
-  parallel_for(tiles, std::max(int64_t{1}, kGrain / tile_work), [&](int64_t i) {
+  parallel_for(tiles, grain, [&](int64_t i) {
     // Late rows see most keys: they go first, so that no thread is left with one at the end.
-    const int64_t last_first = tiles - 1 - i, position = last_first / a.shape.kv_heads;
-    const int64_t s = std::upper_bound(starts, starts + a.sequence_count, position) - starts - 1;
+    const int64_t place = places - 1 - i / kv_heads;
+    const int64_t s = std::upper_bound(starts, starts + a.sequence_count, place) - starts - 1;
     const AttentionSequence& sequence = a.sequences[s];
-    const int query = static_cast<int>(position - starts[s]) * queries;
+    const int query = static_cast<int>(place - starts[s]) * queries;
     const AttentionTile tile{.sequence = &sequence,
-                             .kv_head = static_cast<int>(last_first % a.shape.kv_heads),
+                             .kv_head = static_cast<int>(i % kv_heads),
                              .query = query,
                              .queries = std::min(queries, sequence.query_count - query)};
     if (!HWY_DYNAMIC_DISPATCH(attend_tile)(a, tile)) failed = true;
