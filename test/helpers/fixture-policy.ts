@@ -5,6 +5,9 @@ import { setNativePolicy } from '../../lib/policy/native-handle.ts'
 import { tensorSources } from '../../lib/policy/parameters.ts'
 import type { Policy } from '../../lib/policy/policy.ts'
 
+/** What this machine computes in. */
+export const computeTypes: readonly DType[] = loadNative().environment().bf16 ? ['f32', 'bf16'] : ['f32']
+
 /** The config as the addon takes it. */
 export function toNativeConfig(config: ModelConfig): NativeModelConfig {
   return {

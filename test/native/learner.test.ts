@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { type DType, loadNative, type NativeLearner, type NativePolicy } from '../../lib/native.ts'
-import { initializeNativePolicy, smallConfig } from '../helpers/fixture-policy.ts'
+import { computeTypes, initializeNativePolicy, smallConfig } from '../helpers/fixture-policy.ts'
 import { flatten, largestDifference, largestMagnitude } from '../helpers/reference.ts'
 
 const options = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01, activationBudget: 2 ** 30 }
@@ -57,7 +57,7 @@ async function temporaryFolder(t: ExecutionContext) {
   return folder
 }
 
-for (const dtype of ['f32', 'bf16'] as const) {
+for (const dtype of computeTypes) {
   test(`${dtype}: recomputed layers give the same bits as kept ones`, async (t) => {
     const kept = await open(t, dtype)
     // Room for one of the three layers, then for none.

@@ -1,6 +1,11 @@
 import test, { type ExecutionContext } from 'ava'
 import { type DType, loadNative, type NativeModelConfig } from '../../lib/native.ts'
-import { initializeNativePolicy, loadNativePolicy, smallConfig } from '../helpers/fixture-policy.ts'
+import {
+  computeTypes,
+  initializeNativePolicy,
+  loadNativePolicy,
+  smallConfig,
+} from '../helpers/fixture-policy.ts'
 import { concat, flatten, largestDifference } from '../helpers/reference.ts'
 import { readSafetensors } from '../helpers/safetensors.ts'
 import { sharedPath, testWithShared } from '../helpers/shared.ts'
@@ -29,7 +34,7 @@ const architectures: Record<string, Partial<NativeModelConfig>> = {
 }
 
 for (const [name, config] of Object.entries(architectures)) {
-  for (const dtype of ['f32', 'bf16'] as const) {
+  for (const dtype of computeTypes) {
     test(`${name}, ${dtype}: a sequence scores the same bits alone and in a batch, with 1, 2 and 3 threads`, async (t) => {
       const { tokens, offsets } = flatten(sequences)
       const first = await (await open(t, config, { dtype, threads: 1 })).score(tokens, offsets, 0.8, null)
@@ -151,6 +156,7 @@ for (const [dtype, bounds] of [
   ['f32', { most: 2e-3, rootMeanSquare: 2e-4 }],
   ['bf16', { most: 0.6, rootMeanSquare: 0.045 }],
 ] as const) {
+  if (!computeTypes.includes(dtype)) continue
   testWithShared(`SmolLM2 in ${dtype} gives the log-probs and entropies of transformers`, async (t) => {
     const policy = await loadNativePolicy(smollm2, { dtype, file: 'model-q4_1.gguf' })
     t.teardown(() => policy.dispose())
