@@ -142,7 +142,7 @@ for (const seed of process.argv.slice(2).map(Number)) {
   const result = await study(seed)
   results.push(result)
   results.sort((a, b) => a.seed - b.seed)
-  writeFileSync(file, `${JSON.stringify(results, null, 1)}\n`)
+  writeFileSync(file, `${JSON.stringify(results, null, 2)}\n`)
   process.stderr.write(
     `seed ${seed}: ${JSON.stringify({ ...result, reward: undefined, sampledFormat: undefined })}\n`,
   )
