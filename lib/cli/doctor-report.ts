@@ -117,9 +117,7 @@ function adviseOn(report: DoctorReport, environment: NativeEnvironment | null): 
     )
   }
   if (Object.values(report.exact).includes(false)) {
-    advice.push(
-      'The exactness self-test failed, as it does where oneDNN has only AVX2: training makes a second forward pass for old log-probs.',
-    )
+    advice.push('The exactness self-test failed: training makes a second forward pass for old log-probs.')
   }
   if (setting !== null && !(Number.isSafeInteger(setting) && setting > 0)) {
     advice.push(`SSRL_THREADS is '${report.threads.setting}': expected a whole number above 0.`)
