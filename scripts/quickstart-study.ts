@@ -8,6 +8,7 @@ import { rm } from 'node:fs/promises'
 import os from 'node:os'
 import { fileURLToPath } from 'node:url'
 import type { Example } from '../lib/data/examples.ts'
+import { mean } from '../lib/mean.ts'
 import { Policy } from '../lib/policy/policy.ts'
 import { directThought, worldPromptTemplate } from '../lib/quickstart/demonstrations.ts'
 import { prepareWorld, runMainJob, worldSettings, worldTemplate } from '../lib/quickstart/main-job.ts'
@@ -20,7 +21,6 @@ import { SFTTrainer } from '../lib/training/sft-trainer.ts'
 
 const file = fileURLToPath(new URL('../docs/runs/quickstart.json', import.meta.url))
 
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
 const promptOf = (question: WorldQuestion) => worldPromptTemplate.replace('{question}', question.question)
 
 /** Share of facts that the policy completes rightly after their index heading, greedily: the ceiling of all else. */

@@ -1,4 +1,5 @@
 /** From scored samples to `summary.json`. */
+import { mean } from '../mean.ts'
 import { type BootstrapOptions, bootstrapIntervals, majorityAtK, passAtK, sampleSizes } from './statistics.ts'
 
 /** The metrics of one completion, named as they stand in `predictions.jsonl`. */
@@ -124,10 +125,6 @@ function intervals(
 function meanScores(scores: readonly Scores[]): Scores {
   const means = METRICS.map((metric) => [metric, mean(scores.map((score) => score[metric]))])
   return Object.fromEntries(means) as Scores
-}
-
-function mean(values: readonly number[]): number {
-  return values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length
 }
 
 function groupQuestions(samples: readonly ScoredSample[]): ScoredSample[][] {

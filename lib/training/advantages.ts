@@ -1,3 +1,5 @@
+import { mean } from '../mean.ts'
+
 /** How advantages are scaled: by the group's standard deviation, by the batch's, or not. */
 export interface AdvantageOptions {
   scaleRewards: 'group' | 'batch' | 'none'
@@ -49,11 +51,6 @@ export function groupAdvantages(
     for (const index of indices) values[index] = (rewards[index]! - center) / scale
   }
   return { values, zeroVarianceGroups }
-}
-
-/** 0 for no values. */
-export function mean(values: readonly number[]): number {
-  return values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length
 }
 
 /** With n - 1 below, as in PyTorch; 0 for fewer than two values. */

@@ -1,6 +1,8 @@
 import type { EvaluationScores } from '../evaluation/evaluate.ts'
+import { mean } from '../mean.ts'
 import type { Trajectory } from '../rollout/trajectory.ts'
-import { mean, standardDeviation } from './advantages.ts'
+import { standardDeviation } from './advantages.ts'
+import type { LossStatistics } from './learner.ts'
 
 /** What is written about every optimizer step. Means are over the trajectories of the step unless said otherwise. */
 export interface StepRecord {
@@ -97,18 +99,7 @@ function extremes(values: readonly number[]): { min: number; max: number } {
 }
 
 /** The learner's statistics of one pass over one micro-batch. */
-export interface PassStatistics {
-  loss: number
-  policyLoss: number
-  kl: number
-  entropy: number
-  clipLow: number
-  clipHigh: number
-  ratioMean: number
-  ratioMax: number
-  mismatch: number
-  tokens: number
-}
+export type PassStatistics = Omit<LossStatistics, 'sequences'>
 
 type LearningStatistics = Pick<
   StepRecord,

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { type DType, loadNative, type NativeModelConfig, type NativePolicy } from '../../lib/native.ts'
+import { toNativeConfig } from '../../lib/policy/load.ts'
 import { type ModelConfig, parseModelConfig } from '../../lib/policy/model-config.ts'
 import { setNativePolicy } from '../../lib/policy/native-handle.ts'
 import { tensorSources } from '../../lib/policy/parameters.ts'
@@ -7,30 +8,6 @@ import type { Policy } from '../../lib/policy/policy.ts'
 
 /** What this machine computes in. */
 export const computeTypes: readonly DType[] = loadNative().environment().bf16 ? ['f32', 'bf16'] : ['f32']
-
-/** The config as the addon takes it. */
-export function toNativeConfig(config: ModelConfig): NativeModelConfig {
-  return {
-    architecture: config.architecture,
-    hiddenSize: config.hiddenSize,
-    intermediateSize: config.intermediateSize,
-    numLayers: config.numLayers,
-    numHeads: config.numHeads,
-    numKvHeads: config.numKvHeads,
-    headDim: config.headDim,
-    vocabSize: config.vocabSize,
-    maxPositions: config.maxPositions,
-    rmsNormEps: config.rmsNormEps,
-    ropeTheta: config.rope.theta,
-    ropeScaling: config.rope.scaling,
-    ropeFactors: config.ropeFactors ?? null,
-    qkvBias: config.qkvBias,
-    outputBias: config.outputBias,
-    mlpBias: config.mlpBias,
-    qkNorm: config.qkNorm,
-    tieWordEmbeddings: config.tieWordEmbeddings,
-  }
-}
 
 export function readConfig(folder: string): ModelConfig {
   return parseModelConfig(JSON.parse(readFileSync(`${folder}/config.json`, 'utf8')))
