@@ -13,6 +13,7 @@ import {
   ownSettings,
   prepareWorld,
   runMainJob,
+  sampledQuestions,
 } from '../quickstart/main-job.ts'
 import { blocksOnLines, sideBySide, textTable } from '../quickstart/report.ts'
 import { loadPromptTemplate } from '../rollout/prompts.ts'
@@ -23,6 +24,7 @@ interface QuickstartOptions {
   policy?: string
   train?: string
   eval?: string
+  limit?: number
   output?: string
   seed: number
   steps?: number
@@ -32,6 +34,9 @@ interface QuickstartOptions {
   json?: boolean
 }
 
+/** Held-out questions that one's own policy is measured on; all of them could take longer than the training. */
+const defaultLimit = 200
+
 /** `ssrl quickstart`: the main job on the embedded small world, or on one's own policy and questions. */
 export function quickstartCommand(): Command {
   return new Command('quickstart')
@@ -39,6 +44,11 @@ export function quickstartCommand(): Command {
     .option('-p, --policy <source>', 'your own policy (with --train and --eval) instead of the small world')
     .option('--train <file>', 'your own training questions, JSONL or parquet')
     .option('--eval <file>', 'your own held-out questions')
+    .option(
+      '--limit <n>',
+      `with --policy: measure on the first so many held-out questions (default: ${defaultLimit})`,
+      integer({ min: 1 }),
+    )
     .option(
       '-o, --output <folder>',
       'where records, trajectories and the policy go (default: a new folder under runs)',
@@ -79,18 +89,28 @@ async function quickstart(options: QuickstartOptions): Promise<void> {
   }
 }
 
-async function smallWorld({ train, eval: evaluation, seed }: QuickstartOptions, signal: AbortSignal) {
-  if (train !== undefined || evaluation !== undefined) {
+/** Flags that the small world has no use for; it would be wrong to pass over them in silence. */
+const ownFlags = {
+  train: '--train',
+  eval: '--eval',
+  limit: '--limit',
+  promptTemplate: '--prompt-template',
+  threads: '--threads',
+} as const
+
+async function smallWorld(options: QuickstartOptions, signal: AbortSignal) {
+  for (const [name, flag] of Object.entries(ownFlags)) {
+    if (options[name as keyof typeof ownFlags] === undefined) continue
     throw new SsrlError(
       'ERR_INVALID_ARG',
-      'Expected --policy with --train and --eval: the small world has its own questions',
+      `Expected --policy, --train and --eval beside ${flag}: the small world has questions and settings of its own`,
     )
   }
   note(
     'A small world of invented people, cities and companies; a policy of 1.5 M parameters reads its facts first.',
   )
   let progress: Progress | undefined
-  const job = await prepareWorld(seed, {
+  const job = await prepareWorld(options.seed, {
     signal,
     onStep: (step, steps, loss) => {
       progress ??= new Progress({ total: steps, label: 'pretraining', interval: 5000 })
@@ -107,9 +127,16 @@ async function ownJob(options: QuickstartOptions, signal: AbortSignal): Promise<
   }
   const report = (file: string) => (found: { kept: number; rows: number }) =>
     note(`${file}: ${found.kept} questions of ${found.rows} rows`)
+  const train = await loadQuestions(options.train, { onReport: report(options.train), signal })
+  const evaluation = await loadQuestions(options.eval, { onReport: report(options.eval), signal })
+  const heldOut = evaluation.slice(0, options.limit ?? defaultLimit)
+  const sampled = Math.min(sampledQuestions, heldOut.length)
+  note(
+    `measured on ${heldOut.length} of ${evaluation.length} held-out questions (--limit), sampled on ${sampled} of these`,
+  )
   return {
-    train: await loadQuestions(options.train, { onReport: report(options.train), signal }),
-    heldOut: (await loadQuestions(options.eval, { onReport: report(options.eval), signal })).slice(0, 200),
+    train,
+    heldOut,
     promptTemplate: await loadPromptTemplate(options.promptTemplate),
     settings: ownSettings,
     policy: await Policy.load(options.policy!, { threads: options.threads, signal }),
@@ -211,6 +238,7 @@ function jsonReport({ before, after, records, saved }: MainJobReport, seconds: n
     pass,
   })
   return {
+    questions: before.greedy.length,
     before: figures(before),
     after: figures(after),
     rewards: records.map((record) => record.reward.mean),

@@ -45,6 +45,9 @@ export interface MainJobReport {
   saved: string
 }
 
+/** How many held-out questions are sampled unless told otherwise; all are answered greedily. */
+export const sampledQuestions = 64
+
 /** Settings of SSRL on the small world; see docs/runs/quickstart.md for what they give. */
 export const worldSettings = {
   maxSteps: 90,
@@ -120,7 +123,7 @@ export async function runMainJob(job: MainJob, options: MainJobOptions): Promise
     measure(policy, job.heldOut, {
       promptTemplate,
       maxNewTokens: settings.maxCompletionLength!,
-      sampledQuestions: options.sampledQuestions ?? 64,
+      sampledQuestions: options.sampledQuestions ?? sampledQuestions,
       samples: options.samples ?? 16,
       seed,
       signal,
