@@ -152,6 +152,11 @@ void Settler::call(size_t index, std::function<std::vector<napi_value>(Napi::Env
   });
 }
 
+void post_or_reject(const std::shared_ptr<Settler>& settler, int threads, std::function<void()> job) {
+  Status status = ComputeThread::instance().post({settler->owner(), threads, std::move(job)});
+  if (!status.ok()) settler->reject(std::move(status));
+}
+
 Status run_guarded(const AbortFlag* abort, const std::function<Status()>& work) {
   try {
     SSRL_RETURN_IF_ERROR(check_abort(abort));

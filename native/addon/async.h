@@ -97,6 +97,9 @@ class Settler {
   uint64_t id_ = 0;
 };
 
+// Posts the promise's job to the compute thread; a job that is not taken rejects it.
+void post_or_reject(const std::shared_ptr<Settler>& settler, int threads, std::function<void()> job);
+
 // Runs `work`; what it throws becomes a Status, as does a flag that was raised before.
 Status run_guarded(const AbortFlag* abort, const std::function<Status()>& work);
 
@@ -135,9 +138,7 @@ Napi::Value run_async(Napi::Env env, const AsyncOptions& options, Work work, Fin
         },
         std::move(finish));
   };
-  if (!ComputeThread::instance().post({settler->owner(), options.threads, std::move(run)})) {
-    settler->reject({Code::kAborted, "The process is leaving"});
-  }
+  post_or_reject(settler, options.threads, std::move(run));
   return promise;
 }
 

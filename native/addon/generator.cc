@@ -133,9 +133,7 @@ Napi::Value start_call(const Napi::Object& self, std::shared_ptr<PolicyState> st
     state->generator->add(call);
     state->post_step(owner);
   };
-  if (!ComputeThread::instance().post({settler->owner(), state->threads, std::move(add)})) {
-    settler->reject({Code::kAborted, "The process is leaving"});
-  }
+  post_or_reject(settler, state->threads, std::move(add));
   return promise;
 }
 

@@ -67,7 +67,7 @@ PolicyObject::~PolicyObject() {
 }
 
 void PolicyObject::post(std::function<void(PolicyState&)> work) {
-  ComputeThread::instance().post(
+  (void)ComputeThread::instance().post(
       {owner_, state_->threads, [state = state_, work = std::move(work)] { work(*state); }});
 }
 

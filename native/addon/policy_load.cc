@@ -132,7 +132,7 @@ Napi::Value load_policy(const Napi::CallbackInfo& info) {
     }
     settler->settle_with<StatePointer>([&] { return load(request, paths, load_options); }, state_to_js);
   };
-  ComputeThread::instance().post({settler->owner(), request.threads, std::move(work)});
+  post_or_reject(settler, request.threads, std::move(work));
   return promise;
 }
 

@@ -59,7 +59,7 @@ void PolicyState::post_step(const void* owner) {
     }
     if (more) self->post_step(owner);
   };
-  ComputeThread::instance().post({owner, threads, std::move(step)});
+  (void)ComputeThread::instance().post({owner, threads, std::move(step)});
 }
 
 }  // namespace ssrl

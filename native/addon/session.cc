@@ -67,7 +67,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
       state->sequence = nullptr;
     };
     state_ = nullptr;
-    ComputeThread::instance().post({owner_, 0, std::move(work)});
+    (void)ComputeThread::instance().post({owner_, 0, std::move(work)});
   }
 
   std::shared_ptr<SessionState> state_;

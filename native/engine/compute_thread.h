@@ -9,6 +9,8 @@
 #include <mutex>
 #include <thread>
 
+#include "status.h"
+
 namespace ssrl {
 
 struct Job {
@@ -22,8 +24,9 @@ class ComputeThread {
   static ComputeThread& instance();
 
   // Adds a job to the end of the queue and starts the thread if need be. A job may post itself again, so that
-  // long work takes turns with others'. After shutdown() the job is dropped and false returned.
-  bool post(Job job);
+  // long work takes turns with others'. After shutdown() the job is dropped: kAborted. kOutOfMemory where the
+  // system refuses the threads that the job needs; it is dropped then, too.
+  Status post(Job job);
 
   // Drops the owner's waiting jobs and waits for its running one; the caller has raised the abort flags
   // before.
@@ -38,6 +41,8 @@ class ComputeThread {
  private:
   ComputeThread() = default;
   void loop();
+  Status start();
+  Status require_threads(int count);
 
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -46,6 +51,7 @@ class ComputeThread {
   std::thread thread_;
   std::thread::id id_;
   const void* running_ = nullptr;
+  int proven_threads_ = 1;  // the system has once given so many at a time
   bool started_ = false;
   bool stopped_ = false;
 };

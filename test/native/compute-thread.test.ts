@@ -1,3 +1,5 @@
+import { spawnSync } from 'node:child_process'
+import { createInterface } from 'node:readline'
 import { Worker } from 'node:worker_threads'
 import test from 'ava'
 import { execa } from 'execa'
@@ -192,3 +194,70 @@ for (const [title, { script, exitCode, stdout }] of Object.entries(endings)) {
     t.is(result.stdout, stdout)
   })
 }
+
+const limited = process.platform === 'linux' && spawnSync('prlimit', ['--version']).status === 0
+
+/** Tells the child to go on, and gives its next line. */
+function converse(child: ReturnType<typeof execa>): (word?: string) => Promise<string> {
+  const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]()
+  return async (word) => {
+    if (word !== undefined) child.stdin!.write(`${word}\n`)
+    return String((await lines.next()).value)
+  }
+}
+
+const hasThreadsToTry = `
+  import { createInterface } from 'node:readline'
+  const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+  const { loadNative } = await import(${native})
+  loadNative()
+  await Promise.all(Array.from({ length: 8 }, () => readFile('/dev/null')))
+  const attempt = async (threads) => {
+    try {
+      const policy = await Policy.initialize(config, { seed: 1, dtype: 'f32', threads })
+      await policy.generate([{ tokens: Int32Array.of(1, 2, 3) }], { maxNewTokens: 2 })
+      return 'worked'
+    } catch (error) {
+      return error.constructor.name + ' ' + error.code + ' ' + error.message
+    }
+  }
+  console.log('ready')
+  for await (const line of lines) {
+    if (line === 'end') break
+    console.log(await attempt(Number(line)))
+  }
+  process.exit(0)`
+
+const refusing = limited ? test : test.skip
+refusing(
+  `threads that the system refuses are ERR_OUT_OF_MEMORY, and later calls work${limited ? '' : ' (needs prlimit)'}`,
+  async (t) => {
+    t.timeout(60_000)
+    const script = `
+      import { register } from ${JSON.stringify(import.meta.resolve('tsx/esm/api'))}
+      import { readFile } from 'node:fs/promises'
+      register()
+      const { Policy } = await import(${library})
+      const config = ${JSON.stringify(config)}
+      ${hasThreadsToTry}`
+    // The limit does not bind root.
+    const user = process.getuid!() === 0 ? { uid: 65_534, gid: 65_534, env: { HOME: '/' } } : {}
+    const child = execa('node', ['--input-type=module', '-e', script], { ...user, reject: false })
+    const say = converse(child)
+    t.teardown(() => child.kill())
+    const allow = (threads: string) =>
+      execa('prlimit', ['--pid', String(child.pid), `--nproc=${threads}:`], user)
+    t.is(await say(), 'ready')
+    await allow('1')
+    t.regex(await say('1'), /^SsrlError ERR_OUT_OF_MEMORY Expected 1 thread to compute on/)
+    t.regex(await say('3'), /^SsrlError ERR_OUT_OF_MEMORY Expected 3 threads to compute on .*ulimit -u/)
+    await allow('4096')
+    t.is(await say('1'), 'worked')
+    await allow('1')
+    t.regex(await say('2'), /^SsrlError ERR_OUT_OF_MEMORY Expected 2 threads to compute on/)
+    await allow('4096')
+    t.is(await say('3'), 'worked')
+    child.stdin!.write('end\n')
+    t.is((await child).exitCode, 0)
+  },
+)
