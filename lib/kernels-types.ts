@@ -120,6 +120,11 @@ export interface AttentionArguments extends AttentionShape {
   v: Elements
   /** [sequences + 1]: sequence s is the rows offsets[s] .. offsets[s + 1] */
   offsets: Int32Array
+  /**
+   * [sequences]: position of the first row. The keys before it are the first ones of the sequence before, which may
+   * share them itself. Default: 0, no key is shared.
+   */
+  positions?: Int32Array
 }
 
 export interface AttentionBackwardArguments extends AttentionArguments {

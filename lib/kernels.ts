@@ -154,12 +154,20 @@ const withScale = (args: { headDim: number; scale?: number }) => ({
   scale: args?.scale ?? 1 / Math.sqrt(args?.headDim),
 })
 
-/** Causal attention over packed sequences; with kvHeads < heads, each key head serves heads / kvHeads query heads. */
+const packedSequences = (args: AttentionArguments) => ({
+  ...withScale(args),
+  positions: args?.positions ?? new Int32Array(Math.max(0, (args?.offsets?.length ?? 1) - 1)),
+})
+
+/**
+ * Causal attention over packed sequences; with kvHeads < heads, each key head serves heads / kvHeads query heads. A row
+ * has the same bits whether its sequence has all its keys itself or shares the first of them.
+ */
 function attention(
   args: AttentionArguments,
   options?: KernelOptions,
 ): Promise<{ out: Elements; logSumExp: Float32Array }> {
-  return call('attention', withScale(args), options)
+  return call('attention', packedSequences(args), options)
 }
 
 /** Gradients of `attention`, from what it returned (Dao et al., arXiv:2205.14135, algorithm 4). */
@@ -167,7 +175,7 @@ function attentionBackward(
   args: AttentionBackwardArguments,
   options?: KernelOptions,
 ): Promise<{ dq: Elements; dk: Elements; dv: Elements }> {
-  return call('attentionBackward', withScale(args), options)
+  return call('attentionBackward', packedSequences(args), options)
 }
 
 /**

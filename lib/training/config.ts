@@ -198,7 +198,7 @@ export const settings = {
   microBatchTokens: setting(
     integer({ min: 1 }),
     8192,
-    'Tokens (prompts included) per forward and backward pass; changes memory and speed only',
+    'Tokens per forward and backward pass, a prompt that neighbours share counted once; changes memory and speed only',
     {
       trl: 'TRL counts sequences per device',
     },

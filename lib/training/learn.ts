@@ -95,8 +95,7 @@ async function learn(
   let gradNorm = 0
   if (sequences.length === 0) return { passes, gradNorm }
   const loss = lossOptions(settings, normalizer)
-  const lengths = sequences.map(({ tokens }) => tokens.length)
-  const batches = microBatches(lengths, settings.microBatchTokens)
+  const batches = microBatches(sequences, settings.microBatchTokens)
   for (let pass = 0; pass < settings.numIterations; pass++) {
     try {
       const statistics: PassStatistics[] = []

@@ -223,7 +223,7 @@ export class SFTTrainer {
       )
       const active = countActive(batch)
       let loss = 0
-      for (const { start, end } of microBatches(lengths(batch), config.microBatchTokens)) {
+      for (const { start, end } of microBatches(batch, config.microBatchTokens)) {
         const part = batch.slice(start, end)
         const statistics = await learner.accumulate(
           { tokens: part.map(({ tokens }) => tokens), lossMask: part.map(({ lossMask }) => lossMask) },
@@ -234,7 +234,7 @@ export class SFTTrainer {
       const learningRate = learningRateAt(step, config)
       const { gradNorm } = await learner.step({ learningRate })
       const learn = clock.lap()
-      const all = lengths(batch).reduce((sum, length) => sum + length, 0)
+      const all = batch.reduce((sum, { tokens }) => sum + tokens.length, 0)
       return {
         step,
         epoch: order.epoch,
@@ -257,7 +257,7 @@ export class SFTTrainer {
   async #judge(signal?: AbortSignal): Promise<{ scores: SFTScores; criterion: number } | null> {
     if (this.#held.length === 0) return null
     let sum = 0
-    for (const { start, end } of microBatches(lengths(this.#held), this.config.microBatchTokens)) {
+    for (const { start, end } of microBatches(this.#held, this.config.microBatchTokens)) {
       const part = this.#held.slice(start, end)
       const scored = await this.policy.score(
         part.map(({ tokens }) => tokens),
@@ -274,8 +274,6 @@ export class SFTTrainer {
     return { scores, criterion: -loss }
   }
 }
-
-const lengths = (sequences: readonly SftSequence[]) => sequences.map(({ tokens }) => tokens.length)
 
 function countActive(sequences: readonly SftSequence[]): number {
   return sequences.reduce((sum, { lossMask }) => sum + lossMask.reduce((count, bit) => count + bit, 0), 0)

@@ -86,10 +86,9 @@ ops::AttentionBackward attention_arguments(const BackwardContext& context, const
   const size_t element = size_of(context.model.compute());
   const GradientBuffers& g = context.activations.gradients();
   const int64_t keys = c.q_width(), values = c.q_width() + c.kv_width();
-  return {.shape = attention_shape(context.model, c.qkv_width()),
+  const auto& sequences = context.key_values.sequences();
+  return {.shape = attention_shape(context.model, context.key_values.stride()),
           .q = b.qkv,
-          .k = at(b.qkv, keys, element),
-          .v = at(b.qkv, values, element),
           .out = b.attended,
           .dout = g.attended,
           .log_sum_exp = b.log_sum_exp,
@@ -97,8 +96,8 @@ ops::AttentionBackward attention_arguments(const BackwardContext& context, const
           .dk = at(g.qkv, keys, element),
           .dv = at(g.qkv, values, element),
           .scratch = g.attention_scratch,
-          .starts = context.batch.starts,
-          .sequence_count = context.batch.sequence_count};
+          .sequences = sequences.data(),
+          .sequence_count = int64_t(sequences.size())};
 }
 
 Status backward_mlp(const BackwardContext& context, const LayerTensors& tensors, const LayerBuffers& b) {

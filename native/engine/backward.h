@@ -10,6 +10,7 @@ namespace ssrl {
 struct BackwardContext {
   Model& model;
   const PackedBatch& batch;
+  const KeyValues& key_values;
   Activations& activations;
   float* slab;  // gradients of all weights, Layout::elements floats, added to
 
@@ -23,7 +24,7 @@ struct BackwardContext {
 Status reserve_backward(const BackwardContext& context);
 
 // gradients().residual [rows, D]: in, with respect to what the layer leaves; out, to what it finds. The
-// buffers of `layer` must hold its forward pass; gate_up is overwritten.
+// buffers of `layer` must hold its forward pass, and key_values be bound to it; gate_up is overwritten.
 Status backward_layer(const BackwardContext& context, int layer);
 
 }  // namespace ssrl

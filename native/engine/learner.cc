@@ -3,21 +3,17 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/packing.h"
+
 namespace ssrl {
 namespace {
 
 // The batch as the layers see it. A sequence ends with its last row that enters the loss: what comes after
-// can't influence it.
+// can't influence it. Rows before its first one may be shared: none of them has a target to learn.
 struct PackedRows {
-  std::vector<int32_t> tokens, positions;
-  std::vector<int64_t> starts = {0};
+  Packing packing;
   ActiveRows active;
   std::vector<int64_t> flat;  // [active.count()] index into the batch's per-token arrays
-
-  PackedBatch batch() const {
-    return {tokens.data(), positions.data(), int64_t(tokens.size()), starts.data(),
-            int64_t(starts.size()) - 1};
-  }
 };
 
 void add_active(const LearnerBatch& batch, int64_t row, int64_t flat, int32_t target, PackedRows* packed) {
@@ -37,15 +33,14 @@ PackedRows pack_rows(const LearnerBatch& batch) {
   for (int64_t s = 0; s < batch.sequences.count; ++s) {
     const int32_t* tokens = batch.sequences.tokens + batch.sequences.offsets[s];
     const int64_t values = int64_t(batch.sequences.offsets[s + 1]) - batch.sequences.offsets[s] - 1;
-    int64_t rows = values;
+    int64_t rows = values, inactive = 0;
     while (rows > 0 && batch.weights[first + rows - 1] == 0) --rows;
-    const int64_t begin = packed.starts.back();
-    for (int64_t i = 0; i < rows; ++i) {
-      packed.tokens.push_back(tokens[i]);
-      packed.positions.push_back(int32_t(i));
-      if (batch.weights[first + i] != 0) add_active(batch, begin + i, first + i, tokens[i + 1], &packed);
+    while (inactive < rows && batch.weights[first + inactive] == 0) ++inactive;
+    packed.packing.add(tokens, rows, inactive);
+    for (int64_t i = inactive; i < rows; ++i) {
+      if (batch.weights[first + i] == 0) continue;
+      add_active(batch, packed.packing.path()[i], first + i, tokens[i + 1], &packed);
     }
-    if (rows > 0) packed.starts.push_back(begin + rows);
     first += values;
   }
   return packed;
@@ -74,8 +69,8 @@ Status Learner::run(const LearnerBatch& batch, const ops::PolicyLossOptions& los
   const PackedRows packed = pack_rows(batch);
   if (packed.active.count() == 0) return {};
   std::vector<float> log_probs(packed.active.count());
-  SSRL_RETURN_IF_ERROR(pass_.run(packed.batch(), packed.active, loss, gradients_.floats(), log_probs.data(),
-                                 &statistics->loss, abort));
+  SSRL_RETURN_IF_ERROR(pass_.run(packed.packing.batch(), packed.active, loss, gradients_.floats(),
+                                 log_probs.data(), &statistics->loss, abort));
   for (size_t i = 0; i < log_probs.size(); ++i) statistics->log_probs[packed.flat[i]] = log_probs[i];
   if (!std::isfinite(statistics->loss.loss)) {
     return {Code::kNonFinite, "Expected a finite loss but received " + std::to_string(statistics->loss.loss) +

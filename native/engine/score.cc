@@ -3,51 +3,33 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/packing.h"
+
 namespace ssrl {
 namespace {
 
 // Enough for the matrix products to run at full speed; more only takes memory.
-constexpr int64_t kRowsPerPass = 1024;
-
-// Sequences that go through the layers together; the last token of each predicts nothing and is left out.
-class Pass {
- public:
-  void add(const int32_t* tokens, int64_t rows) {
-    tokens_.insert(tokens_.end(), tokens, tokens + rows);
-    targets_.insert(targets_.end(), tokens + 1, tokens + 1 + rows);
-    for (int64_t i = 0; i < rows; ++i) positions_.push_back(int32_t(i));
-    starts_.push_back(int64_t(tokens_.size()));
-  }
-  int64_t rows() const { return int64_t(tokens_.size()); }
-  const int32_t* targets() const { return targets_.data(); }
-  PackedBatch batch() const {
-    return {tokens_.data(), positions_.data(), rows(), starts_.data(), int64_t(starts_.size()) - 1};
-  }
-  void clear() {
-    tokens_.clear();
-    targets_.clear();
-    positions_.clear();
-    starts_.assign(1, 0);
-  }
-
- private:
-  std::vector<int32_t> tokens_, targets_, positions_;
-  std::vector<int64_t> starts_ = {0};
-};
+constexpr int64_t kRowsPerPass = 2048;
 
 class Scorer {
  public:
   Scorer(Model& model, Workspace& workspace, float temperature, const AbortFlag* abort)
       : model_(model), workspace_(workspace), temperature_(temperature), abort_(abort) {}
 
+  // `rows` tokens and one more, which predicts nothing.
   Status add(const int32_t* tokens, int64_t rows) {
-    if (pass_.rows() > 0 && pass_.rows() + rows > kRowsPerPass) SSRL_RETURN_IF_ERROR(flush());
-    pass_.add(tokens, rows);
+    const int64_t more = rows - packing_.shared_rows(tokens, rows, rows);
+    if (packing_.rows() > 0 && packing_.rows() + more > kRowsPerPass) SSRL_RETURN_IF_ERROR(flush());
+    const int64_t before = packing_.rows();
+    packing_.add(tokens, rows, rows);
+    const int64_t shared = rows - (packing_.rows() - before);
+    targets_.insert(targets_.end(), tokens + 1 + shared, tokens + 1 + rows);
+    values_.insert(values_.end(), packing_.path().begin(), packing_.path().begin() + rows);
     return {};
   }
 
   Status flush() {
-    const int64_t rows = pass_.rows();
+    const int64_t rows = packing_.rows();
     if (rows == 0) return {};
     ops::Ops& ops = model_.ops();
     const size_t row_bytes = size_t(model_.config().hidden) * size_of(model_.compute());
@@ -55,20 +37,25 @@ class Scorer {
     Buffer& scratch = workspace_.head_scratch;
     SSRL_RETURN_IF_ERROR(hidden.reserve(ops, size_t(rows) * row_bytes));
     SSRL_RETURN_IF_ERROR(scratch.reserve(ops, ops.log_probs_scratch(model_.head())));
-    SSRL_RETURN_IF_ERROR(forward_packed(model_, workspace_, pass_.batch(), hidden.data(), abort_));
+    SSRL_RETURN_IF_ERROR(forward_packed(model_, workspace_, packing_.batch(), hidden.data(), abort_));
     SSRL_RETURN_IF_ERROR(check_abort(abort_));
-    const size_t done = scores.log_probs.size();
-    scores.log_probs.resize(done + rows);
-    scores.entropies.resize(done + rows);
+    log_probs_.resize(rows);
+    entropies_.resize(rows);
     SSRL_RETURN_IF_ERROR(ops.log_probs({.hidden = hidden.data(),
                                         .weight = &model_.head(),
-                                        .targets = pass_.targets(),
+                                        .targets = targets_.data(),
                                         .temperature = temperature_,
-                                        .logprobs = scores.log_probs.data() + done,
-                                        .entropies = scores.entropies.data() + done,
+                                        .logprobs = log_probs_.data(),
+                                        .entropies = entropies_.data(),
                                         .scratch = scratch.data(),
                                         .rows = rows}));
-    pass_.clear();
+    for (const int64_t row : values_) {
+      scores.log_probs.push_back(log_probs_[row]);
+      scores.entropies.push_back(entropies_[row]);
+    }
+    packing_.clear();
+    targets_.clear();
+    values_.clear();
     return {};
   }
 
@@ -79,7 +66,10 @@ class Scorer {
   Workspace& workspace_;
   float temperature_;
   const AbortFlag* abort_;
-  Pass pass_;
+  Packing packing_;  // the sequences that go through the layers together
+  std::vector<int32_t> targets_;
+  std::vector<int64_t> values_;  // the row of each value that is asked for
+  std::vector<float> log_probs_, entropies_;
 };
 
 }  // namespace

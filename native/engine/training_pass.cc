@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/packing.h"
+
 namespace ssrl {
 
 Status TrainingPass::run(const PackedBatch& batch, const ActiveRows& active,
@@ -9,22 +11,23 @@ Status TrainingPass::run(const PackedBatch& batch, const ActiveRows& active,
                          ops::PolicyLossStatistics* statistics, const AbortFlag* abort) {
   const int32_t last = *std::max_element(batch.positions, batch.positions + batch.rows);
   SSRL_RETURN_IF_ERROR(model_.reserve_positions(int64_t(last) + 1));
-  SSRL_RETURN_IF_ERROR(reserve_backward({model_, batch, activations_, slab}));
+  PackedKeyValues key_values(model_, gathered_, batch);
+  const BackwardContext context{model_, batch, key_values, activations_, slab};
+  SSRL_RETURN_IF_ERROR(reserve_backward(context));
   const size_t head_bytes = model_.ops().policy_loss_scratch(model_.head());
   SSRL_RETURN_IF_ERROR(head_scratch_.reserve(model_.ops(), head_bytes));
   SSRL_RETURN_IF_ERROR(activations_.reserve(model_, batch.rows, active.count(), budget_));
-  SSRL_RETURN_IF_ERROR(forward(batch, abort));
+  SSRL_RETURN_IF_ERROR(forward(batch, key_values, abort));
   SSRL_RETURN_IF_ERROR(head(active, loss, slab, log_probs, statistics));
   SSRL_RETURN_IF_ERROR(backward_final_norm(batch, active, slab));
-  return backward(batch, slab, abort);
+  return backward(context, key_values, abort);
 }
 
-Status TrainingPass::forward(const PackedBatch& batch, const AbortFlag* abort) {
+Status TrainingPass::forward(const PackedBatch& batch, KeyValues& key_values, const AbortFlag* abort) {
   const ModelConfig& c = model_.config();
   SSRL_RETURN_IF_ERROR(model_.ops().embedding(batch.tokens, batch.rows,
                                               model_.master(model_.layout().embedding), c.hidden,
                                               model_.compute(), activations_.layer(0).input));
-  PackedKeyValues key_values(model_, batch);
   for (int layer = 0; layer < c.layers; ++layer) {
     SSRL_RETURN_IF_ERROR(check_abort(abort));
     SSRL_RETURN_IF_ERROR(
@@ -103,14 +106,14 @@ Status TrainingPass::backward_final_norm(const PackedBatch& batch, const ActiveR
                           to.data());
 }
 
-Status TrainingPass::backward(const PackedBatch& batch, float* slab, const AbortFlag* abort) {
+Status TrainingPass::backward(const BackwardContext& context, KeyValues& key_values, const AbortFlag* abort) {
   const ModelConfig& c = model_.config();
-  const Layout& layout = model_.layout();
-  const BackwardContext context{model_, batch, activations_, slab};
-  PackedKeyValues key_values(model_, batch);
+  const PackedBatch& batch = context.batch;
   for (int layer = c.layers - 1; layer >= 0; --layer) {
     SSRL_RETURN_IF_ERROR(check_abort(abort));
-    if (!activations_.is_kept(layer)) {
+    if (activations_.is_kept(layer)) {
+      SSRL_RETURN_IF_ERROR(key_values.bind(layer, activations_.layer(layer).qkv));
+    } else {
       LayerBuffers again = activations_.layer(layer);
       again.output = nullptr;
       SSRL_RETURN_IF_ERROR(forward_layer(model_, layer, batch.positions, batch.rows, again, key_values));
@@ -118,7 +121,7 @@ Status TrainingPass::backward(const PackedBatch& batch, float* slab, const Abort
     SSRL_RETURN_IF_ERROR(backward_layer(context, layer));
   }
   return model_.ops().embedding_backward(batch.tokens, batch.rows, activations_.gradients().residual,
-                                         c.hidden, slab + layout.tensors[layout.embedding].offset);
+                                         c.hidden, context.gradient(model_.layout().embedding));
 }
 
 }  // namespace ssrl

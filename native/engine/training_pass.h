@@ -27,19 +27,19 @@ class TrainingPass {
   Status run(const PackedBatch& batch, const ActiveRows& active, const ops::PolicyLossOptions& loss,
              float* slab, float* log_probs, ops::PolicyLossStatistics* statistics, const AbortFlag* abort);
 
-  size_t bytes() const { return activations_.bytes() + head_scratch_.bytes(); }
+  size_t bytes() const { return activations_.bytes() + head_scratch_.bytes() + gathered_.bytes(); }
 
  private:
-  Status forward(const PackedBatch& batch, const AbortFlag* abort);
+  Status forward(const PackedBatch& batch, KeyValues& key_values, const AbortFlag* abort);
   Status head(const ActiveRows& active, const ops::PolicyLossOptions& loss, float* slab, float* log_probs,
               ops::PolicyLossStatistics* statistics);
   Status backward_final_norm(const PackedBatch& batch, const ActiveRows& active, float* slab);
-  Status backward(const PackedBatch& batch, float* slab, const AbortFlag* abort);
+  Status backward(const BackwardContext& context, KeyValues& key_values, const AbortFlag* abort);
 
   Model& model_;
   int64_t budget_;
   Activations activations_;
-  Buffer head_scratch_;
+  Buffer head_scratch_, gathered_;
 };
 
 }  // namespace ssrl

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/packing.h"
+
 namespace ssrl {
 namespace {
 
@@ -171,38 +173,6 @@ Status reserve_for(Model& model, Workspace& workspace, const int32_t* positions,
 
 }  // namespace
 
-PackedKeyValues::PackedKeyValues(const Model& model, const PackedBatch& batch)
-    : stride_(model.config().qkv_width()), element_(size_of(model.compute())) {
-  key_offset_ = size_t(model.config().q_width()) * element_;
-  value_offset_ = key_offset_ + size_t(model.config().kv_width()) * element_;
-  std::vector<size_t> first;
-  for (int64_t s = 0; s < batch.sequence_count; ++s) {
-    first.push_back(rows_.size());
-    for (int64_t row = batch.starts[s]; row < batch.starts[s + 1]; row += ops::kKeyBlock)
-      rows_.push_back(row);
-  }
-  keys_.resize(rows_.size());
-  values_.resize(rows_.size());
-  for (int64_t s = 0; s < batch.sequence_count; ++s) {
-    const int64_t begin = batch.starts[s], end = batch.starts[s + 1];
-    if (begin == end) continue;
-    sequences_.push_back({.query_row = begin,
-                          .query_count = int32_t(end - begin),
-                          .position = 0,
-                          .key_blocks = &keys_[first[s]],
-                          .value_blocks = &values_[first[s]]});
-  }
-}
-
-Status PackedKeyValues::bind(int, const void* qkv) {
-  for (size_t i = 0; i < rows_.size(); ++i) {
-    const char* row = static_cast<const char*>(at(qkv, rows_[i] * stride_, element_));
-    keys_[i] = row + key_offset_;
-    values_[i] = row + value_offset_;
-  }
-  return {};
-}
-
 ops::AttentionShape attention_shape(const Model& model, int64_t kv_stride) {
   const ModelConfig& c = model.config();
   return {.type = model.compute(),
@@ -269,7 +239,7 @@ Status forward_paged(Model& model, Workspace& workspace, const PagedBatch& batch
 Status forward_packed(Model& model, Workspace& workspace, const PackedBatch& batch, void* hidden,
                       const AbortFlag* abort, int layers) {
   SSRL_RETURN_IF_ERROR(reserve_for(model, workspace, batch.positions, batch.rows));
-  PackedKeyValues key_values(model, batch);
+  PackedKeyValues key_values(model, workspace.gathered, batch);
   return run_layers(model, batch.tokens, batch.positions, batch.rows, workspace.buffers(), key_values, hidden,
                     abort, layers);
 }

@@ -29,10 +29,11 @@ struct PagedBatch {
   int64_t sequence_count;
 };
 
-// Whole sequences, one after another, each from position 0.
+// Sequences one after another. One whose first row is at a position above 0 goes on from the rows of the one
+// before: its first tokens are theirs, and stand in the batch once.
 struct PackedBatch {
   const int32_t* tokens;     // [rows], each below the vocabulary size
-  const int32_t* positions;  // [rows]
+  const int32_t* positions;  // [rows], rising by 1 within a sequence
   int64_t rows;
   const int64_t* starts;  // [sequence_count + 1], from 0 to rows
   int64_t sequence_count;
@@ -91,20 +92,6 @@ class KeyValues {
   std::vector<ops::AttentionSequence> sequences_;
 };
 
-// Keys and values of packed sequences: the rows of qkv themselves.
-class PackedKeyValues final : public KeyValues {
- public:
-  PackedKeyValues(const Model& model, const PackedBatch& batch);
-  Status bind(int layer, const void* qkv) override;
-  int64_t stride() const override { return stride_; }
-
- private:
-  int64_t stride_;
-  size_t element_, key_offset_, value_offset_;
-  std::vector<int64_t> rows_;  // first row of every block
-  std::vector<const void*> keys_, values_;
-};
-
 // Attention over this model's fused q/k/v rows; `kv_stride` as in ops::AttentionShape.
 ops::AttentionShape attention_shape(const Model& model, int64_t kv_stride);
 
@@ -120,6 +107,7 @@ class Workspace {
   const LayerBuffers& buffers() const { return buffers_; }
 
   std::vector<void*> key_pointers, value_pointers;  // where fresh rows of a paged batch go
+  Buffer gathered;                                  // keys and values of a packed batch
   Buffer hidden, head_scratch;                      // for those who go on from the hidden rows
 
  private:

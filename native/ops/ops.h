@@ -142,20 +142,21 @@ struct Attention {
   int64_t sequence_count;
 };
 
-// Packed training sequences: queries, keys and values of sequence s are the rows starts[s] .. starts[s + 1].
+// Packed training sequences, as the forward pass had them, in row order from row 0 on: query_row of one is
+// where the one before ends. One at a position above 0 shares its first keys with the one before, whose first
+// they are too; such a key's gradient is the sum over all who see it. dk and dv have a row for each query
+// row.
 struct AttentionBackward {
-  AttentionShape shape;      // kv_stride: between rows of k and v
-  const void* q;             // [rows, heads, head_dim]
-  const void* k;             // [rows, kv_heads, head_dim]
-  const void* v;             // [rows, kv_heads, head_dim]
-  const void* out;           // [rows, heads, head_dim], out_stride
-  const void* dout;          // [rows, heads, head_dim], out_stride
-  const float* log_sum_exp;  // [rows, heads]
-  void* dq;                  // q_stride
-  void* dk;                  // kv_stride
-  void* dv;                  // kv_stride
-  float* scratch;            // attention_backward_scratch() floats
-  const int64_t* starts;     // [sequence_count + 1], host memory
+  AttentionShape shape;                // kv_stride: between the rows of dk and dv, too
+  const void* q;                       // [rows, heads, head_dim]
+  const void* out;                     // [rows, heads, head_dim], out_stride
+  const void* dout;                    // [rows, heads, head_dim], out_stride
+  const float* log_sum_exp;            // [rows, heads]
+  void* dq;                            // q_stride
+  void* dk;                            // [rows, kv_heads, head_dim], kv_stride
+  void* dv;                            // [rows, kv_heads, head_dim], kv_stride
+  float* scratch;                      // attention_backward_scratch() floats
+  const AttentionSequence* sequences;  // host memory
   int64_t sequence_count;
 };
 

@@ -8,7 +8,10 @@ interface Case {
   heads: number
   kvHeads: number
   headDim: number
+  /** Rows of the sequences. */
   lengths: number[]
+  /** Keys that each sequence shares with the one before; none by default. */
+  positions?: number[]
 }
 
 const cases: Case[] = [
@@ -18,9 +21,12 @@ const cases: Case[] = [
   { heads: 9, kvHeads: 3, headDim: 64, lengths: [123, 1, 65] },
   { heads: 2, kvHeads: 2, headDim: 128, lengths: [64, 70] },
   { heads: 2, kvHeads: 1, headDim: 256, lengths: [66] },
+  { heads: 2, kvHeads: 1, headDim: 6, lengths: [3, 1, 2], positions: [0, 1, 2] },
+  { heads: 4, kvHeads: 2, headDim: 30, lengths: [70, 5, 66, 0, 9], positions: [0, 65, 69, 63, 40] },
+  { heads: 3, kvHeads: 3, headDim: 18, lengths: [65, 250, 60, 3, 40], positions: [0, 64, 128, 7, 0] },
 ]
 
-function inputs({ heads, kvHeads, headDim, lengths }: Case, dtype: reference.DTypeName) {
+function inputs({ heads, kvHeads, headDim, lengths, positions }: Case, dtype: reference.DTypeName) {
   const rows = lengths.reduce((sum, length) => sum + length, 0)
   const offsets = Int32Array.from([0, ...lengths], (_, i) => lengths.slice(0, i).reduce((a, b) => a + b, 0))
   return {
@@ -28,6 +34,7 @@ function inputs({ heads, kvHeads, headDim, lengths }: Case, dtype: reference.DTy
     k: elements(normal(2, rows * kvHeads * headDim), dtype),
     v: elements(normal(3, rows * kvHeads * headDim), dtype),
     offsets,
+    positions: positions && Int32Array.from(positions),
     heads,
     kvHeads,
     headDim,
@@ -35,7 +42,9 @@ function inputs({ heads, kvHeads, headDim, lengths }: Case, dtype: reference.DTy
   }
 }
 
-const name = (c: Case) => `${c.heads}/${c.kvHeads} heads of ${c.headDim}, lengths ${c.lengths.join(' ')}`
+const name = (c: Case) =>
+  `${c.heads}/${c.kvHeads} heads of ${c.headDim}, lengths ${c.lengths.join(' ')}` +
+  (c.positions ? ` from ${c.positions.join(' ')}` : '')
 
 for (const dtype of reference.dtypes) {
   const rounding = dtype === 'f32' ? 0 : 2 ** -8
@@ -162,6 +171,101 @@ for (const dtype of reference.dtypes) {
           `${begin}..${end}`,
         )
       }
+    }
+  })
+}
+
+/** The rows of sequences with all their keys, one after another. */
+function unshared(args: ReturnType<typeof inputs>) {
+  const paths = reference.keyRows(args)
+  const rows = paths.flat()
+  const starts = paths.map((_, s) => paths.slice(0, s).reduce((sum, { length }) => sum + length, 0))
+  const repeat = (values: Elements, width: number) => {
+    const all = new (values.constructor as Float32ArrayConstructor)(rows.length * width)
+    rows.forEach((row, i) => {
+      all.set(values.subarray(row * width, (row + 1) * width), i * width)
+    })
+    return all as Elements
+  }
+  const offsets = Int32Array.from([...starts, rows.length])
+  // Where a row stands in its own sequence.
+  const own = paths.flatMap((path, s) => path.map((_, i) => starts[s]! + i).slice(args.positions?.[s] ?? 0))
+  return { repeat, rows, own, offsets }
+}
+
+const take = (values: Elements, rows: readonly number[], width: number) =>
+  rows.flatMap((row) => [...values.subarray(row * width, (row + 1) * width)])
+
+const prefixes = [1, 63, 64, 65, 127, 156, 300]
+const groups: Case[] = [
+  ...prefixes.map((prefix, i) => {
+    const members = [2, 3, 8][i % 3]!
+    const lengths = Array.from({ length: members }, (_, s) => (s === 0 ? prefix : 0) + 1 + ((s * 23) % 70))
+    const positions = lengths.map((_, s) => (s === 0 ? 0 : prefix))
+    return { heads: 6, kvHeads: 2, headDim: 20, lengths, positions }
+  }),
+  {
+    heads: 3,
+    kvHeads: 1,
+    headDim: 64,
+    lengths: [200, 9, 140, 70, 1, 80],
+    positions: [0, 130, 137, 3, 70, 0],
+  },
+]
+
+for (const shape of groups) {
+  test(`attention: keys that are shared give the bits of keys that are not (${name(shape)})`, async (t) => {
+    for (const dtype of reference.dtypes) {
+      const args = inputs(shape, dtype)
+      const { repeat, own, offsets } = unshared(args)
+      const widths = [shape.heads * shape.headDim, shape.kvHeads * shape.headDim] as const
+      const all = {
+        ...args,
+        ...{ q: repeat(args.q, widths[0]), k: repeat(args.k, widths[1]), v: repeat(args.v, widths[1]) },
+        ...{ offsets, positions: undefined },
+      }
+      const expected = await kernels.attention(all)
+      for (const threads of [1, 2, 3]) {
+        const shared = await kernels.attention(args, { threads })
+        t.deepEqual([...shared.out], take(expected.out, own, widths[0]))
+        t.deepEqual([...shared.logSumExp], take(expected.logSumExp, own, shape.heads))
+      }
+    }
+  })
+
+  test(`attentionBackward: a shared key's gradient is the sum over its sequences (${name(shape)})`, async (t) => {
+    const args = inputs(shape, 'f32')
+    const { repeat, rows, own, offsets } = unshared(args)
+    const [width, kvWidth] = [shape.heads * shape.headDim, shape.kvHeads * shape.headDim]
+    const all = {
+      ...args,
+      ...{ q: repeat(args.q, width), k: repeat(args.k, kvWidth), v: repeat(args.v, kvWidth) },
+      ...{ offsets, positions: undefined },
+    }
+    const dout = normal(4, args.q.length)
+    // A row's own gradient counts once.
+    const spreadOut = new Float32Array(all.q.length)
+    own.forEach((at, row) => {
+      spreadOut.set(dout.subarray(row * width, (row + 1) * width), at * width)
+    })
+    const forward = await kernels.attention(all)
+    const expected = await kernels.attentionBackward({ ...all, ...forward, dout: spreadOut })
+    const sums = { dk: new Float64Array(args.k.length), dv: new Float64Array(args.k.length) }
+    for (const key of ['dk', 'dv'] as const) {
+      rows.forEach((row, i) => {
+        for (let j = 0; j < kvWidth; j++) sums[key][row * kvWidth + j]! += expected[key][i * kvWidth + j]!
+      })
+    }
+    const outputs = await kernels.attention(args)
+    const first = await kernels.attentionBackward({ ...args, ...outputs, dout }, { threads: 1 })
+    t.deepEqual([...first.dq], take(expected.dq, own, width))
+    for (const key of ['dk', 'dv'] as const) {
+      const largest = sums[key].reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+      close(t, key, first[key], sums[key], { absolute: 1e-6 * largest, relative: 0 })
+    }
+    for (const threads of [2, 3]) {
+      const again = await kernels.attentionBackward({ ...args, ...outputs, dout }, { threads })
+      for (const key of ['dq', 'dk', 'dv'] as const) t.deepEqual(bytes(again[key]), bytes(first[key]))
     }
   })
 }

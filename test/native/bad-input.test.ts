@@ -121,6 +121,13 @@ const rows: Row[] = [
   ['offsets that fall', 'attention', { ...attention, offsets: i(0, 2, 1, 2) }, /offsets to go from 0 to 2/],
   ['offsets past the rows', 'attention', { ...attention, offsets: i(0, 3) }, /offsets/],
   ['no offsets', 'attention', { ...attention, offsets: i() }, /offsets/],
+  ['too few positions', 'attention', { ...attention, positions: i() }, /\[sequences\] for positions/],
+  [
+    'more shared keys than there are before',
+    'attentionBackward',
+    { ...attention, offsets: i(0, 1, 2), positions: i(0, 2) },
+    /position from 0 to 1, .* in sequence 1 but received 2/,
+  ],
   ['too few keys', 'attention', { ...attention, k: f(4) }, /\[rows, kvHeads, headDim\] for k/],
   ['a missing dout', 'attentionBackward', { ...attention, out: f(16), logSumExp: f(4) }, /dout/],
   ['a page that is not there', 'pagedAttention', { ...paged, pages: i(1) }, /pages/],

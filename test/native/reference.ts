@@ -126,32 +126,47 @@ export interface AttentionReference {
   headDim: number
   scale: number
   offsets: Int32Array
+  positions?: Int32Array
 }
 
-/** Causal attention over packed sequences; with `visit`, each probability is reported. */
+/** The rows whose keys each sequence has: the first ones of the sequence before, then its own. */
+export function keyRows({
+  offsets,
+  positions,
+}: Pick<AttentionReference, 'offsets' | 'positions'>): number[][] {
+  const paths: number[][] = []
+  for (let s = 0; s + 1 < offsets.length; s++) {
+    const own = Array.from({ length: offsets[s + 1]! - offsets[s]! }, (_, i) => offsets[s]! + i)
+    paths.push([...(paths[s - 1] ?? []).slice(0, positions?.[s] ?? 0), ...own])
+  }
+  return paths
+}
+
+/** Causal attention over packed sequences. */
 export function attention(q: Float64Array, k: Float64Array, v: Float64Array, shape: AttentionReference) {
   const { heads, kvHeads, headDim, scale, offsets } = shape
   const out = new Float64Array(q.length)
   const logSumExp = new Float64Array(q.length / headDim)
-  for (let s = 0; s + 1 < offsets.length; s++) {
+  for (const [s, keys] of keyRows(shape).entries()) {
     for (let row = offsets[s]!; row < offsets[s + 1]!; row++) {
+      const seen = keys.slice(0, keys.indexOf(row) + 1)
       for (let head = 0; head < heads; head++) {
         const kv = Math.floor(head / (heads / kvHeads))
         const query = (row * heads + head) * headDim
-        const scores: number[] = []
-        for (let key = offsets[s]!; key <= row; key++) {
+        const scores = seen.map((key) => {
           let dot = 0
           for (let j = 0; j < headDim; j++) dot += q[query + j]! * k[(key * kvHeads + kv) * headDim + j]!
-          scores.push(dot * scale)
-        }
+          return dot * scale
+        })
         const maximum = Math.max(...scores)
         const total = scores.reduce((sum, score) => sum + Math.exp(score - maximum), 0)
         logSumExp[row * heads + head] = maximum + Math.log(total)
-        scores.forEach((score, index) => {
-          const value = ((offsets[s]! + index) * kvHeads + kv) * headDim
-          const weight = Math.exp(score - maximum) / total
-          for (let j = 0; j < headDim; j++) out[query + j]! += weight * v[value + j]!
-        })
+        for (const [index, key] of seen.entries()) {
+          const weight = Math.exp(scores[index]! - maximum) / total
+          for (let j = 0; j < headDim; j++) {
+            out[query + j]! += weight * v[(key * kvHeads + kv) * headDim + j]!
+          }
+        }
       }
     }
   }

@@ -1,11 +1,14 @@
 // Gradient of causal attention over packed sequences, tile by tile as the forward pass: a tile of query rows
 // walks the blocks of keys that it sees, rebuilds the weights P of a block from the saved log-sum-exp, and
-// adds to dK and dV. One task is a kv head of one sequence, so no two threads add to the same rows, and every
-// sum has one order whatever the number of threads (Dao et al., FlashAttention, 2022, algorithm 4):
+// adds to dK and dV. One task is a kv head of one sequence, or of some that share keys; what a task adds to
+// keys that a task before it shares is kept apart and added afterwards, in the order of the tasks. So no two
+// threads add to the same rows, and every sum has one order whatever the number of threads (Dao et al.,
+// FlashAttention, 2022, algorithm 4):
 //   dV += Pᵀ dO,  dP = dO Vᵀ,  dS = scale P (dP - rowsum(dO O)),  dQ += dS K,  dK += dSᵀ Q.
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <numeric>
 
 #include "ops/cpu/attention_tile.h"
 #include "ops/cpu/kernels.h"
@@ -27,8 +30,7 @@ constexpr int kTilePairs = 96;
 struct Gradient {
   int group, queries;  // heads of this kv head; query rows in a tile
   int width, padded;   // head_dim, and in whole vectors
-  int first, pairs;    // of the tile at hand: its first row within the sequence
-  int64_t rows;        // of the sequence
+  int first, pairs;    // of the tile at hand: its first row's position
   float* query;        // [pairs, padded]
   float* dout;         // [pairs, padded]
   float* dquery;       // [pairs, padded]
@@ -39,21 +41,22 @@ struct Gradient {
   float* key_rows;     // [kKeyBlock, padded]
   float* bias;         // [pairs] what to add to a scaled score for the power of two that is its weight
   float* delta;        // [pairs] dout · out
-  float* dk;           // [rows, padded]
-  float* dv;           // [rows, padded]
+  int32_t* slots;      // [keys of the sequence] where their sums are
+  float* dk;           // [slots, padded]
+  float* dv;           // [slots, padded]
 
   // Keys that a pair sees of the block that begins at `begin`; may be negative.
   int visible(int pair, int begin) const { return std::min(kKeyBlock, first + pair / group + 1 - begin); }
 };
 
-bool lay_out(const AttentionShape& shape, Gradient* g) {
+bool lay_out(const AttentionShape& shape, int64_t keys, Gradient* g) {
   g->group = shape.heads / shape.kv_heads;
   g->queries = std::max(1, kTilePairs / g->group);
   g->width = shape.head_dim;
   g->padded = round_up(shape.head_dim, kLanes);
   const int64_t pairs = int64_t{g->queries} * g->group;
   const size_t floats = static_cast<size_t>(pairs * (3 * g->padded + 2 * kKeyBlock + 2) +
-                                            int64_t{kKeyBlock} * (2 * g->width + g->padded));
+                                            int64_t{kKeyBlock} * (2 * g->width + g->padded) + keys);
   float* memory = thread_scratch(Scratch::kAttention, floats * sizeof(float));
   if (memory == nullptr) return false;
   const auto take = [&memory](int64_t count) {
@@ -67,15 +70,16 @@ bool lay_out(const AttentionShape& shape, Gradient* g) {
   g->key_rows = take(int64_t{g->padded} * kKeyBlock);
   g->bias = take(pairs);
   g->delta = take(pairs);
+  g->slots = reinterpret_cast<int32_t*>(take(keys));
   return true;
 }
 
 template <typename T>
-void load_tile(const AttentionBackward& a, const AttentionBackwardTask& task, const Gradient& g) {
+void load_tile(const AttentionBackward& a, int64_t row0, int kv_head, const Gradient& g) {
   const AttentionShape& shape = a.shape;
   for (int p = 0; p < g.pairs; ++p) {
-    const int64_t row = task.begin + g.first + p / g.group;
-    const int head = task.kv_head * g.group + p % g.group;
+    const int64_t row = row0 + p / g.group;
+    const int head = kv_head * g.group + p % g.group;
     const int64_t out = row * shape.out_stride + int64_t{head} * g.width, to = int64_t{p} * g.padded;
     load_row(static_cast<const T*>(a.q) + row * shape.q_stride + int64_t{head} * g.width, g.width,
              g.query + to);
@@ -158,15 +162,16 @@ void add_dquery(const Gradient& g, int from, int begin) {
 
 // dK and dV of the block's keys: sums over the pairs that see them.
 void add_dkeys(const Gradient& g, int begin, int count) {
-  for (int key = 0; key < count; key += kTileRows) {
-    const int rows = std::min(kTileRows, count - key);
+  const int32_t* slots = g.slots + begin;
+  for (int key = 0, rows = 1; key < count; key += rows, rows = 1) {
+    while (rows < kTileRows && key + rows < count && slots[key + rows] == slots[key] + rows) ++rows;
     const int64_t from = std::max(0, begin + key - g.first) * g.group;  // earlier pairs see none of them
     Product<float> product{.a = g.weights + from * kKeyBlock + key,
                            .a_row = 1,
                            .a_depth = kKeyBlock,
                            .b = g.dout + from * g.padded,
                            .b_stride = g.padded,
-                           .c = g.dv + (begin + key) * int64_t{g.padded},
+                           .c = g.dv + slots[key] * int64_t{g.padded},
                            .c_stride = g.padded,
                            .columns = g.padded,
                            .depth = g.pairs - static_cast<int>(from),
@@ -175,59 +180,110 @@ void add_dkeys(const Gradient& g, int begin, int count) {
     multiply(product, rows);
     product.a = g.dscores + from * kKeyBlock + key;
     product.b = g.query + from * g.padded;
-    product.c = g.dk + (begin + key) * int64_t{g.padded};
+    product.c = g.dk + slots[key] * int64_t{g.padded};
     multiply(product, rows);
   }
 }
 
 template <typename T>
-void backward_sequence(const AttentionBackward& a, const AttentionBackwardTask& task, Gradient g) {
+void backward_tile(const AttentionBackward& a, const AttentionSequence& sequence, int kv_head,
+                   const Gradient& g) {
   const AttentionShape& shape = a.shape;
-  const int64_t head = int64_t{task.kv_head} * g.width;
-  const T* keys = static_cast<const T*>(a.k) + task.begin * shape.kv_stride + head;
-  const T* values = static_cast<const T*>(a.v) + task.begin * shape.kv_stride + head;
-  const int length = static_cast<int>(task.end - task.begin);
-  std::fill_n(g.dk, int64_t{length} * g.padded, 0.0f);
-  std::fill_n(g.dv, int64_t{length} * g.padded, 0.0f);
-  for (g.first = 0; g.first < length; g.first += g.queries) {
-    const int queries = std::min(g.queries, length - g.first), visible = g.first + queries;
-    g.pairs = queries * g.group;
-    load_tile<T>(a, task, g);
-    for (int begin = 0; begin < visible; begin += kKeyBlock) {
-      const int count = std::min(kKeyBlock, visible - begin);
-      transpose(keys + begin * shape.kv_stride, shape.kv_stride, count, g.width, g.keys);
-      transpose(values + begin * shape.kv_stride, shape.kv_stride, count, g.width, g.values);
-      for (int i = 0; i < count; ++i)
-        load_row(keys + (begin + i) * shape.kv_stride, g.width, g.key_rows + i * g.padded);
-      // Rows of the tile before `from` end in an earlier block.
-      const int from = std::max(0, begin - g.first) * g.group / kTileRows * kTileRows;
-      rebuild(g, shape.scale, from, begin);
-      add_dquery(g, from, begin);
-      add_dkeys(g, begin, count);
-    }
-    for (int p = 0; p < g.pairs; ++p) {
-      T* dq = static_cast<T*>(a.dq) + (task.begin + g.first + p / g.group) * shape.q_stride +
-              (head * g.group + int64_t{p % g.group} * g.width);
-      store_row(g.dquery + int64_t{p} * g.padded, 1, g.width, dq);
-    }
+  const int64_t head = int64_t{kv_head} * g.width, stride = shape.kv_stride;
+  const int64_t row0 = sequence.query_row + g.first - sequence.position;
+  load_tile<T>(a, row0, kv_head, g);
+  const int visible = g.first + g.pairs / g.group;
+  for (int begin = 0; begin < visible; begin += kKeyBlock) {
+    const T* keys = static_cast<const T*>(sequence.key_blocks[begin / kKeyBlock]) + head;
+    const T* values = static_cast<const T*>(sequence.value_blocks[begin / kKeyBlock]) + head;
+    const int count = std::min(kKeyBlock, visible - begin);
+    transpose(keys, stride, count, g.width, g.keys);
+    transpose(values, stride, count, g.width, g.values);
+    for (int i = 0; i < count; ++i) load_row(keys + i * stride, g.width, g.key_rows + i * g.padded);
+    // Rows of the tile before `from` end in an earlier block.
+    const int from = std::max(0, begin - g.first) * g.group / kTileRows * kTileRows;
+    rebuild(g, shape.scale, from, begin);
+    add_dquery(g, from, begin);
+    add_dkeys(g, begin, count);
   }
-  for (int64_t row = 0; row < length; ++row) {
-    const int64_t to = (task.begin + row) * shape.kv_stride + head;
-    store_row(g.dk + row * g.padded, 1, g.width, static_cast<T*>(a.dk) + to);
-    store_row(g.dv + row * g.padded, 1, g.width, static_cast<T*>(a.dv) + to);
+  for (int p = 0; p < g.pairs; ++p) {
+    T* dq = static_cast<T*>(a.dq) + (row0 + p / g.group) * shape.q_stride +
+            (head * g.group + int64_t{p % g.group} * g.width);
+    store_row(g.dquery + int64_t{p} * g.padded, 1, g.width, dq);
   }
 }
 
-bool backward_task(const AttentionBackward& a, const AttentionBackwardTask& task) {
+// What is summed up for a row's key, to dk and dv.
+template <typename T>
+void store_key(const AttentionBackward& a, const Gradient& g, int64_t row, int kv_head) {
+  const int64_t to = row * a.shape.kv_stride + int64_t{kv_head} * g.width;
+  store_row(g.dk + row * g.padded, 1, g.width, static_cast<T*>(a.dk) + to);
+  store_row(g.dv + row * g.padded, 1, g.width, static_cast<T*>(a.dv) + to);
+}
+
+template <typename T>
+void backward_sequences(const AttentionBackward& a, const AttentionBackwardTask& task, Gradient g) {
+  const AttentionSequence &first = task.sequences[0], &last = task.sequences[task.count - 1];
+  const int64_t end = last.query_row + last.query_count;
+  for (float* sums : {g.dk, g.dv}) {
+    std::fill_n(sums + first.query_row * g.padded, (end - first.query_row) * g.padded, 0.0f);
+    std::fill_n(sums + task.shared * g.padded, int64_t{first.position} * g.padded, 0.0f);
+  }
+  std::iota(g.slots, g.slots + first.position, static_cast<int32_t>(task.shared));
+  for (const AttentionSequence* s = task.sequences; s < task.sequences + task.count; ++s) {
+    const int length = s->position + s->query_count;
+    std::iota(g.slots + s->position, g.slots + length, static_cast<int32_t>(s->query_row));
+    for (g.first = s->position; g.first < length; g.first += g.queries) {
+      g.pairs = std::min(g.queries, length - g.first) * g.group;
+      backward_tile<T>(a, *s, task.kv_head, g);
+    }
+  }
+  for (int64_t row = first.query_row; row < end; ++row) store_key<T>(a, g, row, task.kv_head);
+}
+
+// Where the sums of a kv head are.
+void place_sums(const AttentionBackward& a, const AttentionBackwardPlan& plan, int kv_head, Gradient* g) {
+  g->width = a.shape.head_dim;
+  g->padded = round_up(g->width, kLanes);
+  const int64_t head = plan.slots * round_up(g->width, kScratchLanes);
+  g->dk = a.scratch + kv_head * head;
+  g->dv = g->dk + a.shape.kv_heads * head;
+}
+
+bool backward_task(const AttentionBackward& a, const AttentionBackwardPlan& plan,
+                   const AttentionBackwardTask& task) {
+  int keys = 0;
+  for (int64_t i = 0; i < task.count; ++i)
+    keys = std::max(keys, task.sequences[i].position + task.sequences[i].query_count);
   Gradient g{};
-  if (!lay_out(a.shape, &g)) return false;
-  // Tasks have the same order in the scratch as their rows in the batch; a row is never wider than this.
-  const int64_t width = round_up(a.shape.head_dim, kScratchLanes), rows = a.starts[a.sequence_count];
-  g.dk = a.scratch + (task.begin * a.shape.kv_heads + (task.end - task.begin) * task.kv_head) * width;
-  g.dv = g.dk + rows * a.shape.kv_heads * width;
-  a.shape.type == DType::kF32 ? backward_sequence<float>(a, task, g)
-                              : backward_sequence<uint16_t>(a, task, g);
+  if (!lay_out(a.shape, keys, &g)) return false;
+  place_sums(a, plan, task.kv_head, &g);
+  a.shape.type == DType::kF32 ? backward_sequences<float>(a, task, g)
+                              : backward_sequences<uint16_t>(a, task, g);
   return true;
+}
+
+HWY_INLINE void add_row(const float* from, int count, float* to) {
+  for (int j = 0; j < count; j += kLanes)
+    store_floats(hn::Add(load_floats(to + j), load_floats(from + j)), to + j);
+}
+
+// What later tasks found for shared keys at the positions begin .. begin + kKeyBlock goes to those keys'
+// rows.
+void add_shared(const AttentionBackward& a, const AttentionBackwardPlan& plan, int kv_head, int begin) {
+  Gradient g{};
+  place_sums(a, plan, kv_head, &g);
+  for (int64_t i = 0; i < plan.task_count; ++i) {
+    const AttentionBackwardTask& task = plan.tasks[i];
+    const int end = std::min(begin + kKeyBlock, task.sequences->position);
+    for (int position = begin; position < end; ++position) {
+      const int64_t slot = task.shared + position, row = plan.owners[slot - plan.rows];
+      add_row(g.dk + slot * g.padded, g.padded, g.dk + row * g.padded);
+      add_row(g.dv + slot * g.padded, g.padded, g.dv + row * g.padded);
+      a.shape.type == DType::kF32 ? store_key<float>(a, g, row, kv_head)
+                                  : store_key<uint16_t>(a, g, row, kv_head);
+    }
+  }
 }
 
 }  // namespace
@@ -237,21 +293,25 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace ssrl::ops::host {
 HWY_EXPORT(backward_task);
-
-size_t attention_backward_scratch(const AttentionBackward& a) {
-  const int64_t rows = a.sequence_count > 0 ? a.starts[a.sequence_count] : 0;
-  const int64_t width = (a.shape.head_dim + kScratchLanes - 1) / kScratchLanes * kScratchLanes;
-  return static_cast<size_t>(rows * 2 * a.shape.kv_heads * width);
-}
+HWY_EXPORT(add_shared);
 
 Status attention_backward(const AttentionBackward& a) {
+  const Status no_memory(Code::kOutOfMemory, "No memory for a tile of the attention gradient");
+  AttentionBackwardPlan plan{};
+  if (!plan_attention_backward(a, &plan)) return no_memory;
+  const int64_t kv_heads = a.shape.kv_heads;
   std::atomic<bool> failed{false};
-  parallel_for(a.sequence_count * a.shape.kv_heads, 1, [&](int64_t i) {
-    const int64_t s = i / a.shape.kv_heads;
-    const AttentionBackwardTask task{a.starts[s], a.starts[s + 1], static_cast<int>(i % a.shape.kv_heads)};
-    if (!HWY_DYNAMIC_DISPATCH(backward_task)(a, task)) failed = true;
+  parallel_for(plan.task_count * kv_heads, 1, [&](int64_t i) {
+    AttentionBackwardTask task = plan.tasks[i / kv_heads];
+    task.kv_head = static_cast<int>(i % kv_heads);
+    if (!HWY_DYNAMIC_DISPATCH(backward_task)(a, plan, task)) failed = true;
   });
-  return failed ? Status(Code::kOutOfMemory, "No memory for a tile of the attention gradient") : Status();
+  if (failed) return no_memory;
+  parallel_for((plan.shared_keys + kKeyBlock - 1) / kKeyBlock * kv_heads, 1, [&](int64_t i) {
+    HWY_DYNAMIC_DISPATCH(add_shared)
+    (a, plan, static_cast<int>(i % kv_heads), static_cast<int>(i / kv_heads) * kKeyBlock);
+  });
+  return {};
 }
 
 }  // namespace ssrl::ops::host

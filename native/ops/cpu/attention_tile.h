@@ -19,11 +19,27 @@ struct AttentionTile {
   int queries;
 };
 
-// A kv head of one training sequence: rows begin .. end.
+// Some neighbouring training sequences with one kv head. Sums over their queries go to slots of the scratch:
+// a slot for each query row, and beyond those one for each key that the first of them shares with the
+// sequence before.
 struct AttentionBackwardTask {
-  int64_t begin, end;
+  const AttentionSequence* sequences;
+  int64_t count;
+  int64_t shared;  // slot of the first shared key; sequences->position of them follow
   int kv_head;
 };
+
+// How a gradient is cut into tasks.
+struct AttentionBackwardPlan {
+  AttentionBackwardTask* tasks;  // of kv head 0
+  int64_t task_count;
+  int64_t rows, slots;
+  int64_t shared_keys;    // the most of a task
+  const int32_t* owners;  // [slots - rows] the query row of each shared key
+};
+
+// In memory of the calling thread; false where there is none.
+bool plan_attention_backward(const AttentionBackward&, AttentionBackwardPlan*);
 
 // Rows of the gradient's scratch are padded for the widest vectors.
 constexpr int kScratchLanes = 16;
