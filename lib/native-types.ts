@@ -319,5 +319,6 @@ export interface NativeAddon {
     policy: NativePolicy,
     options: { beta1: number; beta2: number; epsilon: number; weightDecay: number; activationBudget: number },
   ): Promise<NativeLearner>
+  /** With `repeat: n` among the arguments the result is `seconds` [n] of as many runs after a first one, nothing else. */
   kernels: Record<string, (args: Record<string, unknown>) => Promise<Record<string, ArrayBufferView>>>
 }

@@ -6,7 +6,7 @@ import { Tokenizer } from '../../lib/policy/tokenizer.ts'
 const control = 3
 const normal = 1
 
-/** A byte-level tokenizer of this many ids: three control tokens, the 256 bytes, and pairs of letters. */
+/** A byte-level tokenizer of this many ids: three control tokens, the 256 bytes, pairs of letters; no text has the rest. */
 export function byteTokenizer(vocabSize: number): Tokenizer {
   const letters = [...'etaoinshrdlucmfwypvbgkjqxz']
   const pairs = letters.flatMap((first) => letters.map((second) => [first, second]))
@@ -15,6 +15,7 @@ export function byteTokenizer(vocabSize: number): Tokenizer {
     ...['<unk>', '<s>', '</s>'],
     ...Array.from({ length: 256 }, (_, byte) => bytesToByteLevel(Uint8Array.of(byte))),
     ...merges.map((pair) => pair.join('')),
+    ...Array.from({ length: vocabSize - 259 - merges.length }, (_, i) => `spare${i}`),
   ]
   return Tokenizer.fromGguf({
     'tokenizer.ggml.model': 'gpt2',

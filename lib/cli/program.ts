@@ -61,6 +61,11 @@ const commands: CommandEntry[] = [
     summary: 'what this machine offers, what is missing and what to do about it',
     load: async () => (await import('./doctor.ts')).doctorCommand(),
   },
+  {
+    name: 'bench',
+    summary: 'measure this library, and other programs at the same work (in the repository)',
+    load: async () => (await import('./bench.ts')).benchCommand(),
+  },
 ]
 
 const exitCodes = { ok: 0, failed: 1, usage: 2, interrupted: 130 }

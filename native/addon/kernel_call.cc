@@ -1,6 +1,7 @@
 #include "addon/kernel_call.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -245,13 +246,36 @@ Napi::Value KernelCall::results(Napi::Env env) {
   return object;
 }
 
-Napi::Value KernelCall::run(std::function<Status()> work) {
+Status KernelCall::packed(const Array& weight, int64_t outputs, int64_t inputs, DType type,
+                          ops::PackedWeight** result) {
+  if (packed_ == nullptr) SSRL_RETURN_IF_ERROR(ops().pack(weight.floats(), outputs, inputs, type, &packed_));
+  *result = packed_.get();
+  return {};
+}
+
+Napi::Value KernelCall::launch(std::function<Status()> work) {
   auto self = shared_from_this();
   AsyncOptions options;
   options.threads = threads_;
   return run_job(
       env_, options, [self, work = std::move(work)](const AbortFlag*) { return work(); },
       [self](Napi::Env env) { return self->results(env); });
+}
+
+Napi::Value KernelCall::run(std::function<Status()> work) {
+  if (value("repeat").IsUndefined()) return launch(std::move(work));
+  const int64_t times = integer("repeat", 1, 1 << 20);
+  outputs_.clear();
+  double* seconds = static_cast<double*>(double_output("seconds", times).data);
+  return launch([work = std::move(work), seconds, times]() -> Status {
+    SSRL_RETURN_IF_ERROR(work());
+    for (int64_t i = 0; i < times; ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      SSRL_RETURN_IF_ERROR(work());
+      seconds[i] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    }
+    return {};
+  });
 }
 
 Napi::Function kernel_function(Napi::Env env, const char* name, Napi::Value (*body)(KernelCall&)) {

@@ -63,8 +63,14 @@ class KernelCall : public std::enable_shared_from_this<KernelCall> {
   // Offsets [sequences + 1] from 0, never falling, to `rows`; returns the number of sequences.
   int64_t require_offsets(const char* name, const Array& offsets, int64_t rows);
 
+  // The weight in the layout of the products, made at the first call and kept for the next ones; for use in
+  // `run`.
+  Status packed(const Array& weight, int64_t outputs, int64_t inputs, DType type, ops::PackedWeight** result);
+
   ops::Ops& ops() { return ops::cpu(); }
-  // Runs on the compute thread; the promise is for an object of the outputs.
+  // Runs on the compute thread; the promise is for an object of the outputs. With an argument `repeat`, runs
+  // once and then so many times again, and delivers nothing but the `seconds` that each of those took: copies
+  // are not timed.
   Napi::Value run(std::function<Status()> work);
 
  private:
@@ -80,12 +86,14 @@ class KernelCall : public std::enable_shared_from_this<KernelCall> {
   Array read(const char* name, Kind kind, Napi::Value value);
   void* memory(size_t bytes);
   Napi::Value results(Napi::Env env);
+  Napi::Value launch(std::function<Status()> work);
 
   Napi::Env env_;
   Napi::Object arguments_;  // valid while the call is on the JS stack only
   std::string kernel_;
   int threads_ = 0;
   std::deque<Buffer> buffers_;
+  std::unique_ptr<ops::PackedWeight> packed_;
   std::vector<Output> outputs_;
 };
 

@@ -19,9 +19,9 @@ Napi::Value matmul(KernelCall& call) {
   call.require(y_type == DType::kF32 || x.type == DType::kBF16, "outputType 'f32' when x is f32");
   const Array y = call.output("y", rows * outputs, y_type);
   ops::Ops& ops = call.ops();
-  return call.run([=, &ops]() -> Status {
-    std::unique_ptr<ops::PackedWeight> packed;
-    SSRL_RETURN_IF_ERROR(ops.pack(weight.floats(), outputs, inputs, x.type, &packed));
+  return call.run([=, &ops, &call]() -> Status {
+    ops::PackedWeight* packed = nullptr;
+    SSRL_RETURN_IF_ERROR(call.packed(weight, outputs, inputs, x.type, &packed));
     return ops.linear(*packed, x.data, rows, bias.floats(), y.data, y_type, false);
   });
 }
@@ -36,9 +36,9 @@ Napi::Value matmul_backward(KernelCall& call) {
   const Array dx = call.output("dx", rows * inputs), dweight = call.output("dweight", outputs * inputs);
   const Array dbias = call.output("dbias", outputs);
   ops::Ops& ops = call.ops();
-  return call.run([=, &ops]() -> Status {
-    std::unique_ptr<ops::PackedWeight> packed;
-    SSRL_RETURN_IF_ERROR(ops.pack(weight.floats(), outputs, inputs, x.type, &packed));
+  return call.run([=, &ops, &call]() -> Status {
+    ops::PackedWeight* packed = nullptr;
+    SSRL_RETURN_IF_ERROR(call.packed(weight, outputs, inputs, x.type, &packed));
     SSRL_RETURN_IF_ERROR(ops.linear_backward_input(*packed, dy.data, rows, dx.data, DType::kF32));
     return ops.linear_backward_weight(dy.data, x.data, x.type, rows, outputs, inputs, dweight.floats(),
                                       dbias.floats());

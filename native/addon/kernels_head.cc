@@ -108,15 +108,19 @@ ops::PolicyLossOptions read_loss(KernelCall& call) {
 }
 
 // The forward's scratch depends on the packed weight, which is made on the compute thread.
-Status with_packed(ops::Ops& ops, const Head& head,
-                   const std::function<size_t(const ops::PackedWeight&)>& scratch_bytes,
-                   const std::function<Status(ops::PackedWeight*, void*)>& body) {
-  std::unique_ptr<ops::PackedWeight> packed;
-  SSRL_RETURN_IF_ERROR(
-      ops.pack(head.weight.floats(), head.vocabulary, head.inputs, head.hidden.type, &packed));
+struct PackedHead {
+  ops::PackedWeight* weight = nullptr;
   Buffer scratch;
-  SSRL_RETURN_IF_ERROR(scratch.allocate(ops, scratch_bytes(*packed)));
-  return body(packed.get(), scratch.data());
+};
+
+Status pack(KernelCall& call, const Head& head,
+            const std::function<size_t(const ops::PackedWeight&)>& scratch_bytes, PackedHead& packed) {
+  if (packed.weight != nullptr) return {};
+  ops::PackedWeight* weight = nullptr;
+  SSRL_RETURN_IF_ERROR(call.packed(head.weight, head.vocabulary, head.inputs, head.hidden.type, &weight));
+  SSRL_RETURN_IF_ERROR(packed.scratch.allocate(call.ops(), scratch_bytes(*weight)));
+  packed.weight = weight;
+  return {};
 }
 
 void report(const ops::PolicyLossStatistics& from, double* to) {
@@ -162,18 +166,19 @@ Napi::Value policy_loss(KernelCall& call) {
   loss.rows = head.rows;
   const Array statistics = call.double_output("statistics", 10);
   ops::Ops& ops = call.ops();
-  return call.run([=, &ops] {
-    return with_packed(
-        ops, head, [&](const ops::PackedWeight& packed) { return ops.policy_loss_scratch(packed); },
-        [&](ops::PackedWeight* packed, void* scratch) -> Status {
-          ops::PolicyLoss arguments = loss;
-          arguments.weight = packed;
-          arguments.scratch = scratch;
-          ops::PolicyLossStatistics totals;
-          SSRL_RETURN_IF_ERROR(ops.policy_loss(arguments, &totals));
-          report(totals, static_cast<double*>(statistics.data));
-          return {};
-        });
+  auto packed = std::make_shared<PackedHead>();
+  return call.run([=, &ops, &call]() -> Status {
+    const auto scratch_bytes = [&](const ops::PackedWeight& weight) {
+      return ops.policy_loss_scratch(weight);
+    };
+    SSRL_RETURN_IF_ERROR(pack(call, head, scratch_bytes, *packed));
+    ops::PolicyLoss arguments = loss;
+    arguments.weight = packed->weight;
+    arguments.scratch = packed->scratch.data();
+    ops::PolicyLossStatistics totals;
+    SSRL_RETURN_IF_ERROR(ops.policy_loss(arguments, &totals));
+    report(totals, static_cast<double*>(statistics.data));
+    return {};
   });
 }
 
@@ -182,13 +187,12 @@ Napi::Value log_probs(KernelCall& call) {
   const float temperature = static_cast<float>(call.number("temperature", 1e-6, 1e6));
   const Array logprobs = call.output("logProbs", head.rows), entropies = call.output("entropies", head.rows);
   ops::Ops& ops = call.ops();
-  return call.run([=, &ops] {
-    return with_packed(
-        ops, head, [&](const ops::PackedWeight& packed) { return ops.log_probs_scratch(packed); },
-        [&](ops::PackedWeight* packed, void* scratch) {
-          return ops.log_probs({head.hidden.data, packed, head.targets.ints(), temperature, logprobs.floats(),
-                                entropies.floats(), scratch, head.rows});
-        });
+  auto packed = std::make_shared<PackedHead>();
+  return call.run([=, &ops, &call]() -> Status {
+    const auto scratch_bytes = [&](const ops::PackedWeight& weight) { return ops.log_probs_scratch(weight); };
+    SSRL_RETURN_IF_ERROR(pack(call, head, scratch_bytes, *packed));
+    return ops.log_probs({head.hidden.data, packed->weight, head.targets.ints(), temperature,
+                          logprobs.floats(), entropies.floats(), packed->scratch.data(), head.rows});
   });
 }
 
