@@ -1,7 +1,10 @@
-import { appendFile, readFile } from 'node:fs/promises'
+import { open, readFile } from 'node:fs/promises'
 import { SsrlError } from '../errors.ts'
 
-/** Appends records to a file, one JSON object a line. Each append is complete on its own: a crash loses no earlier line. */
+/**
+ * Appends records to a file, one JSON object a line. Each append is complete on its own: a crash loses no earlier line,
+ * and one that fails leaves the file as it was.
+ */
 export class JsonlWriter {
   readonly path: string
 
@@ -14,12 +17,28 @@ export class JsonlWriter {
     if (records.length === 0) return
     const lines = records.map((record) => `${JSON.stringify(record)}\n`).join('')
     try {
-      await appendFile(this.path, lines)
+      await appendWhole(this.path, lines)
     } catch (cause) {
       throw new SsrlError('ERR_IO', `Could not append to ${this.path}: ${(cause as Error).message}`, {
         cause,
       })
     }
+  }
+}
+
+/** A disk that is nearly full takes the first half of the lines; what comes later must not be joined to it. */
+async function appendWhole(path: string, lines: string): Promise<void> {
+  const handle = await open(path, 'a')
+  try {
+    const { size } = await handle.stat()
+    try {
+      await handle.writeFile(lines)
+    } catch (error) {
+      await handle.truncate(size).catch(() => {})
+      throw error
+    }
+  } finally {
+    await handle.close()
   }
 }
 

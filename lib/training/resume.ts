@@ -88,7 +88,8 @@ function settingsOf(
   directory: string,
   wanted: PartialConfig,
 ): PartialConfig {
-  const names = settingNames(trainer)
+  // Without packing its row length is the default that nobody asked for, and asking for it would be refused.
+  const names = settingNames(trainer).filter((name) => name !== 'packedLength' || state.config.packing)
   const stored = Object.fromEntries(names.map((name) => [name, state.config[name]])) as PartialConfig
   const given = Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== undefined))
   return { ...stored, outputDirectory: runFolderOf(directory, state.config), ...given }

@@ -85,30 +85,35 @@ test('packing changes how many examples a step has, and what each row holds stay
   t.deepEqual(withoutTimes(same!), withoutTimes(record!))
 })
 
-test('a run that is resumed after any step has the records and weights of one that never stopped', async (t) => {
-  const outputDirectory = await mkdtemp(path.join(os.tmpdir(), 'ssrl-sft-'))
-  t.teardown(() => rm(outputDirectory, { recursive: true, force: true }))
-  const made = await trainer(t, {
-    outputDirectory,
-    saveEvery: 1,
-    keep: 10,
-    evaluation: examples(3),
-    evaluateEvery: 2,
-    packing: true,
-    packedLength: 64,
-  })
-  const records = (await collect(made)).map(withoutTimes)
-  const weights = await weightsOf(made.policy)
-  for (let step = 1; step < settings.maxSteps; step++) {
-    const resumed = await SFTTrainer.resume(path.join(outputDirectory, 'checkpoints', `step-00000${step}`), {
-      outputDirectory: path.join(outputDirectory, `again-${step}`),
+const packings = { 'in packed rows': { packing: true, packedLength: 64 }, unpacked: { packing: false } }
+for (const [title, packing] of Object.entries(packings)) {
+  test(`a run that is resumed after any step has the records and weights of one that never stopped, ${title}`, async (t) => {
+    const outputDirectory = await mkdtemp(path.join(os.tmpdir(), 'ssrl-sft-'))
+    t.teardown(() => rm(outputDirectory, { recursive: true, force: true }))
+    const made = await trainer(t, {
+      outputDirectory,
+      saveEvery: 1,
+      keep: 10,
+      evaluation: examples(3),
+      evaluateEvery: 2,
+      ...packing,
     })
-    t.deepEqual((await collect(resumed)).map(withoutTimes), records.slice(step))
-    t.deepEqual(await weightsOf(resumed.policy), weights)
-    resumed.dispose()
-    resumed.policy.dispose()
-  }
-})
+    const records = (await collect(made)).map(withoutTimes)
+    const weights = await weightsOf(made.policy)
+    for (let step = 1; step < settings.maxSteps; step++) {
+      const resumed = await SFTTrainer.resume(
+        path.join(outputDirectory, 'checkpoints', `step-00000${step}`),
+        {
+          outputDirectory: path.join(outputDirectory, `again-${step}`),
+        },
+      )
+      t.deepEqual((await collect(resumed)).map(withoutTimes), records.slice(step))
+      t.deepEqual(await weightsOf(resumed.policy), weights)
+      resumed.dispose()
+      resumed.policy.dispose()
+    }
+  })
+}
 
 test('an SSRL checkpoint is not resumed as fine-tuning, and other examples are refused', async (t) => {
   const outputDirectory = await mkdtemp(path.join(os.tmpdir(), 'ssrl-sft-'))
