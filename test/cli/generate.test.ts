@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import test from 'ava'
 import { execaNode } from 'execa'
+import { Policy } from '../../lib/index.ts'
 import { tinyPolicy } from '../helpers/tiny-policy.ts'
 
 let folder: string
@@ -73,4 +74,23 @@ test('generate without a policy or with a bad flag exits with 2, a policy that i
   })
   t.is(gone.exitCode, 1)
   t.regex(gone.stderr, /ERR_IO/)
+})
+
+test('generate takes token ids for a policy without a tokenizer and prints ids; a text is ERR_TOKENIZER', async (t) => {
+  const tiny = await tinyPolicy()
+  const policy = await Policy.initialize(tiny.config, { seed: 1, dtype: 'f32' })
+  await policy.save(path.join(folder, 'bare'))
+  await policy.dispose()
+  await tiny.dispose()
+  const bare = ['generate', '--policy', path.join(folder, 'bare'), '--max-new-tokens', '4', '--seed', '1']
+  const run = (...args: string[]) =>
+    execaNode('lib/cli/main.ts', [...bare, ...args], { nodeOptions, reject: false })
+  const ids = await run('--tokens', '1,2, 3')
+  t.is(ids.exitCode, 0, ids.stderr)
+  const json = JSON.parse((await run('--tokens', '1,2,3', '--json')).stdout)
+  t.deepEqual(json.promptTokens, [1, 2, 3])
+  t.true(ids.stdout.includes(json.completions[0].tokens.join(',')))
+  t.regex((await run('--prompt', 'x')).stderr, /ERR_TOKENIZER/)
+  t.is((await run('--tokens', '1,x')).exitCode, 2)
+  t.is((await run('--tokens', '1', '--prompt', 'x')).exitCode, 2)
 })
