@@ -83,6 +83,10 @@ function transformers(dtype: 'bf16' | 'f32'): Contender {
   return python('generate.py', dtype, { name: `transformers ${dtype}` })
 }
 
+function transformersLoad(): Contender {
+  return python('load.py', 'bf16', { name: 'transformers bf16', file: (model) => model.gguf('q4_1') })
+}
+
 function trl(dtype: 'bf16' | 'f32'): Contender {
   return python('trl_step.py', dtype, { name: `TRL ${dtype}`, optimizer: optimizers[dtype] })
 }
@@ -116,7 +120,7 @@ export function contendersOf({ sizes, model }: Variant, { peers }: { peers: bool
   if (!peers) return own
   switch (kind) {
     case 'load':
-      return [...own, nodeLlamaCpp('q4_1'), python('load.py', 'bf16', { name: 'transformers bf16' })]
+      return [...own, nodeLlamaCpp('q4_1'), transformersLoad()]
     case 'prefill':
     case 'generate': {
       const gguf = [nodeLlamaCpp('bf16'), nodeLlamaCpp('q4_1')]
@@ -131,7 +135,7 @@ export function contendersOf({ sizes, model }: Variant, { peers }: { peers: bool
       return [
         ...own,
         ...(['bf16', 'f32'] as const).map((dtype) =>
-          python('kernels.py', dtype, { name: `PyTorch ${dtype}`, repeats: 20 }),
+          python('operations.py', dtype, { name: `PyTorch ${dtype}`, repeats: 20 }),
         ),
       ]
   }
@@ -140,7 +144,7 @@ export function contendersOf({ sizes, model }: Variant, { peers }: { peers: bool
 /** Seconds of each product of the limit, by this library and, where it is installed, by PyTorch's oneDNN. */
 export async function measureLimits(job: Job, peers: boolean): Promise<Result[]> {
   const sizes = { kind: 'matmul', rows: 1 } as const
-  const all = [ours(job.dtype as 'bf16' | 'f32', sizes), python('kernels.py', 'bf16')]
+  const all = [ours(job.dtype as 'bf16' | 'f32', sizes), python('operations.py', 'bf16')]
   const able = all.filter(({ peer, obstacle }) => !peer || (peers && obstacle() === null))
   const results: Result[] = []
   for (const contender of able) results.push(await contender.run(job, { sizes } as Variant))

@@ -1,4 +1,5 @@
 /** One variant, all its contenders in turn, and the rows that come of it. */
+import { fileURLToPath } from 'node:url'
 import type { Settings } from './arguments.ts'
 import { tokensOf, type Variant } from './cases.ts'
 import { type Check, checkGradient, checkRegret } from './checks.ts'
@@ -10,6 +11,9 @@ import type { BenchQuestion } from './prompts.ts'
 import type { Row } from './results.ts'
 import { type Summary, summarize } from './statistics.ts'
 import { type Limit, limitRows, limitSeconds, workOf } from './work.ts'
+
+/** Not to stand in results: it is another on every machine. */
+const root = fileURLToPath(new URL('../', import.meta.url))
 
 export interface Session {
   settings: Settings
@@ -81,12 +85,13 @@ async function takeTurn(entry: Entry, round: number, variant: Variant, { note }:
   }
 }
 
-/** The line of a failed process that says most: a Python or Node error is the last or the first of its kind. */
+/** Of a failed process the last line that names an error, else what it wrote last. */
 function problemOf(error: unknown): string {
-  const { stderr = '', shortMessage, message, signal } = error as Record<string, string | undefined>
-  const said = stderr.split('\n').filter((line) => /^\s*\w*(Error|error)\b.*[:\s]/.test(line))
+  const { stderr = '', message = 'failed', signal } = error as Record<string, string | undefined>
   if (signal === 'SIGKILL') return 'ended by the system, as when memory runs out'
-  return (said.at(-1) ?? shortMessage ?? message ?? 'failed').trim().slice(0, 200)
+  const lines = stderr.split('\n').filter((line) => line.trim() !== '')
+  const named = lines.findLast((line) => /^\w*(Error|Exception)\b/.test(line))
+  return (named ?? lines.at(-1) ?? message.split('\n')[0]!).replaceAll(root, '').slice(0, 200)
 }
 
 function figuresOf(variant: Variant, results: readonly Result[]): number[] {

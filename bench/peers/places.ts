@@ -9,8 +9,9 @@ export const nodeLlamaCppPath = here('node_modules/node-llama-cpp')
 export const llamaSources = here('.cache/llama-cpp-python')
 export const llamaBuild = here('.cache/llama.cpp-build')
 export const llamaBenchPath = here('.cache/llama.cpp-build/bin/llama-batched-bench')
+export const llamaVersionPath = here('.cache/llama.cpp-version')
 
-/** The package that carried the sources; setup.ts writes it down. */
+/** The package that carried the sources, as setup.ts wrote it down. */
 export async function llamaVersion(): Promise<string> {
-  return (await readFile(here('.cache/llama.cpp-version'), 'utf8')).trim()
+  return (await readFile(llamaVersionPath, 'utf8')).trim()
 }
