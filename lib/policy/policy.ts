@@ -157,7 +157,7 @@ export class Policy {
   }
 
   /**
-   * Log-probs and entropies of given sequences, in nats.
+   * Log-probs and entropies of given sequences, in nats. A beginning that neighbours have in common is computed once.
    * @returns for a sequence of T tokens T - 1 values each: value t belongs to token t + 1
    */
   async score(

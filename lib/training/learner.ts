@@ -63,6 +63,9 @@ const optionFields = [
  * Trains a policy in place: `accumulate` micro-batches, then `step`. Holds f32 gradients and two f32 moments for each
  * parameter, 12 bytes, from the first call on. Clones of the policy keep the weights that they were made with.
  *
+ * Sequences of one prompt belong side by side: what neighbours have in common before the first token that is learnt from
+ * is computed once.
+ *
  * Errors: ERR_INVALID_ARG for what does not fit; ERR_OUT_OF_MEMORY; ERR_DISPOSED; ERR_NON_FINITE when a loss or a gradient
  * is no finite number: the weights are then as before, and all gradients since the last step cleared.
  */

@@ -19,8 +19,7 @@ struct BackwardContext {
   }
 };
 
-// Room for the scratch of the attention kernel; before the activations of a batch are reserved, which take
-// what is left.
+// Room for the scratch of the attention kernel.
 Status reserve_backward(const BackwardContext& context);
 
 // gradients().residual [rows, D]: in, with respect to what the layer leaves; out, to what it finds. The

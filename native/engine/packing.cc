@@ -69,11 +69,16 @@ PackedKeyValues::PackedKeyValues(Model& model, Buffer& gathered, const PackedBat
   }
 }
 
+Status PackedKeyValues::reserve() {
+  return gathered_.reserve(model_.ops(),
+                           blocks_.gathered.size() * size_t(stride_) * size_of(model_.compute()));
+}
+
 Status PackedKeyValues::bind(int, const void* qkv) {
   const ModelConfig& c = model_.config();
   const int64_t element = int64_t(size_of(model_.compute())), count = int64_t(blocks_.gathered.size());
   if (count > 0) {
-    SSRL_RETURN_IF_ERROR(gathered_.reserve(model_.ops(), size_t(count * stride_ * element)));
+    SSRL_RETURN_IF_ERROR(reserve());
     SSRL_RETURN_IF_ERROR(model_.ops().gather_rows(qkv, model_.compute(), blocks_.gathered.data(), count,
                                                   stride_, gathered_.data()));
   }

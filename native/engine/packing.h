@@ -55,6 +55,8 @@ struct KeyBlocks {
 class PackedKeyValues final : public KeyValues {
  public:
   PackedKeyValues(Model& model, Buffer& gathered, const PackedBatch& batch);
+  // Memory for the copies; bind() asks for it otherwise.
+  Status reserve();
   Status bind(int layer, const void* qkv) override;
   int64_t stride() const override { return stride_; }
 

@@ -13,6 +13,8 @@ Status TrainingPass::run(const PackedBatch& batch, const ActiveRows& active,
   SSRL_RETURN_IF_ERROR(model_.reserve_positions(int64_t(last) + 1));
   PackedKeyValues key_values(model_, gathered_, batch);
   const BackwardContext context{model_, batch, key_values, activations_, slab};
+  // What can't do with less comes before the activations, which take what is left.
+  SSRL_RETURN_IF_ERROR(key_values.reserve());
   SSRL_RETURN_IF_ERROR(reserve_backward(context));
   const size_t head_bytes = model_.ops().policy_loss_scratch(model_.head());
   SSRL_RETURN_IF_ERROR(head_scratch_.reserve(model_.ops(), head_bytes));

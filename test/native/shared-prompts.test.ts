@@ -196,6 +196,53 @@ test.serial('the rows of a shared prompt take the memory of one', async (t) => {
   t.true(apart > 4 * shared, `${apart} bytes without a common prompt`)
 })
 
+test.serial(
+  'where memory is short a group is learnt from with fewer layers kept, and the same bits',
+  async (t) => {
+    const before = process.env.SSRL_MEMORY
+    t.teardown(() => {
+      if (before === undefined) delete process.env.SSRL_MEMORY
+      else process.env.SSRL_MEMORY = before
+    })
+    const policy = await initializeNativePolicy()
+    t.teardown(() => policy.dispose())
+    const batch = makeBatch(group(1, 300, [16, 17, 18, 19]))
+    const held = () => loadNative().environment().memoryHeld
+    const attempt = async (room: number | null) => {
+      delete process.env.SSRL_MEMORY
+      const learner = await loadNative().createLearner(policy, { ...options, activationBudget: 2 ** 30 })
+      const start = held()
+      if (room !== null) process.env.SSRL_MEMORY = String(start + room)
+      try {
+        const { logProbs } = await learner.accumulate(batch, loss, null)
+        const gradient = await learner.readGradient('model.layers.0.self_attn.v_proj.weight')
+        return { logProbs, gradient, bytes: held() - start }
+      } finally {
+        learner.dispose()
+      }
+    }
+    // The first one packs the weights for the backward direction.
+    await attempt(null)
+    const { bytes: most, ...expected } = await attempt(null)
+    const sizes = new Set<number>()
+    let room = most
+    for (; room > 0; room -= 20_000) {
+      try {
+        const { bytes, ...result } = await attempt(room)
+        t.true(bytes <= room)
+        t.deepEqual(result, expected)
+        sizes.add(bytes)
+      } catch (error) {
+        t.is((error as { code: string }).code, 'ERR_OUT_OF_MEMORY')
+        break
+      }
+    }
+    // All three layers kept, one, none; it fails only where that does not fit.
+    t.is(sizes.size, 3)
+    t.true(room > Math.min(...sizes) - 20_000)
+  },
+)
+
 /**
  * Of a tensor's largest value. f32: the order of a sum alone, micro-batches without a shared row, shows up to 2e-6
  * here. bf16: the gradient of a shared row is rounded once, not once a sequence.
