@@ -48,7 +48,7 @@ function ours(dtype: 'bf16' | 'f32', { kind }: Sizes): Contender {
     dtype,
     optimizer: trains(kind) ? 'f32' : '',
     peer: false,
-    repeats: isKernel ? 20 : kind === 'load' ? 1 : 3,
+    repeats: isKernel ? 20 : kind === 'load' ? 1 : 2,
     warmUps: 1,
     file: async (model) => model.source,
     obstacle: () => null,
@@ -105,7 +105,8 @@ function llamaCpp(dtype: 'bf16' | 'f32'): Contender {
   return {
     ...python('', dtype),
     name: `llama.cpp ${dtype}`,
-    repeats: 1,
+    // The program warms itself up.
+    warmUps: 0,
     file: (model) => model.gguf(dtype),
     obstacle: () => (existsSync(llamaBenchPath) ? null : 'not installed: npm run bench:peers'),
     run: (job, { sizes }) => batchedBench(job, llamaBench(sizes)),

@@ -20,7 +20,7 @@ export async function quickstart(threads: number): Promise<Result> {
   try {
     const start = performance.now()
     const { peak } = await runWatched(process.execPath, args, { env: { SSRL_THREADS: String(threads) } })
-    return { values: [(performance.now() - start) / 1000], peak, version: '' }
+    return { values: [(performance.now() - start) / 1000], peak, version: `Node ${process.versions.node}` }
   } finally {
     await rm(folder, { recursive: true, force: true })
   }

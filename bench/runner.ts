@@ -43,7 +43,7 @@ export async function measure(variant: Variant, session: Session): Promise<Row[]
     entries.push(await enter(contender, { variant, model, work, settings }))
   }
   for (let round = 0; round < settings.rounds; round++) {
-    for (const entry of entries) await takeTurn(entry, round, variant, session)
+    for (const entry of turnsOf(entries)) await takeTurn(entry, variant, session)
   }
   const checks = await check(entries, model, work)
   return toRows(entries, checks, { variant, model, session })
@@ -51,6 +51,16 @@ export async function measure(variant: Variant, session: Session): Promise<Row[]
 
 const isWanted = ({ peer, name }: Contender, { only }: Settings) =>
   !peer || only.length === 0 || only.some((beginning) => name.startsWith(beginning))
+
+/** Ours of the same kind before each peer, so that a machine that drifts drifts for both. */
+function turnsOf(entries: readonly Entry[]): Entry[] {
+  const own = entries.filter(({ contender }) => !contender.peer)
+  const counterpart = ({ contender }: Entry) =>
+    own.find((entry) => (entry.contender.dtype === 'f32') === (contender.dtype === 'f32')) ?? own[0]!
+  const able = entries.filter(({ contender, problem }) => contender.peer && problem === '')
+  const turns = able.flatMap((peer) => [counterpart(peer), peer])
+  return [...own.filter((entry) => !turns.includes(entry)), ...turns]
+}
 
 interface Place {
   variant: Variant
@@ -63,17 +73,18 @@ async function enter(contender: Contender, { variant, model, work, settings }: P
   const entry: Entry = { contender, job: null, results: [], problem: contender.obstacle() ?? '' }
   if (entry.problem !== '') return entry
   const file = await contender.file(model)
-  if (file === null) return { ...entry, problem: `the model has no ${contender.dtype} file` }
+  if (file === null) return { ...entry, problem: 'the policy brings no Q4_1 file along' }
   const { dtype, warmUps, repeats } = contender
   const threads = variant.threads ?? settings.threads
   entry.job = { model: file, dtype, threads, warmUps, repeats, ...(work ?? { kind: 'load' }) }
   return entry
 }
 
-async function takeTurn(entry: Entry, round: number, variant: Variant, { note }: Session): Promise<void> {
+async function takeTurn(entry: Entry, variant: Variant, { note }: Session): Promise<void> {
   const { contender, job } = entry
   if (job === null || entry.problem !== '') return
-  const asked = round > 0 && job.kind === 'generate' ? { ...job, greedyTokens: 0 } : job
+  const isShown = entry.results.length > 0
+  const asked = isShown && job.kind === 'generate' ? { ...job, greedyTokens: 0 } : job
   try {
     const result = await contender.run(asked, variant)
     entry.results.push(result)

@@ -57,7 +57,7 @@ async function attention({ config, rows }: KernelWork, setting: Setting): Promis
   const kv = elements(4 * length * kvHeads * headDim, setting.dtype)
   const shape = { heads, kvHeads, headDim, scale: 1 / Math.sqrt(headDim) }
   const offsets = Int32Array.from([0, 1, 2, 3, 4], (i) => i * length)
-  const forward = { ...shape, q, k: kv, v: kv, offsets }
+  const forward = { ...shape, q, k: kv, v: kv, offsets, positions: new Int32Array(4) }
   const logSumExp = new Float32Array(4 * length * heads).fill(3)
   const backward = { ...forward, out: q, dout: q, logSumExp }
   const first = await secondsOf('attention', forward, setting)
