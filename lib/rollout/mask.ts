@@ -4,9 +4,10 @@ import type { Span } from './grammar.ts'
 import { TokenSource, type Trajectory } from './trajectory.ts'
 
 /**
- * What is kept out of loss, KL, entropy and statistics. `'information'`: blocks that answer a search; `'all'`: every
- * information block, wherever it was opened; `'none'`: nothing; `{ weight }`: blocks that answer a search count with this
- * weight (0 is `'information'`, 1 is `'none'`). Text from a real search is never trained on, whatever is set.
+ * What is kept out of loss, KL, entropy and statistics. `'information'`: closed blocks that answer a search; `'all'`:
+ * every information block, wherever it was opened, closed or not; `'none'`: nothing; `{ weight }`: closed blocks that
+ * answer a search count with this weight (0 is `'information'`, 1 is `'none'`). Text from a real search is never trained
+ * on, whatever is set.
  */
 export type InformationMask = 'information' | 'all' | 'none' | { weight: number }
 
@@ -20,7 +21,8 @@ export function informationWeights(
   const masked = maskedWeight(mask)
   if (mask === 'none') return weights
   for (const span of spans) {
-    if (span.kind !== 'information' || !(span.answersSearch || mask === 'all')) continue
+    const isInformation = span.answersSearch && span.closed
+    if (span.kind !== 'information' || !(isInformation || mask === 'all')) continue
     weights.fill(masked, span.tokenStart, span.tokenEnd)
   }
   return weights

@@ -44,9 +44,10 @@ const cases: { title: string; text: string; information: string; all?: string }[
     information: `<search>q</search>${hidden(`${I}a${J}`)}x<search>r</search>${hidden(`${I}b${J}`)}y`,
   },
   {
-    title: 'a block that is never closed is masked to the end',
+    title: 'a block that is never closed is trained to the end',
     text: `<search>q</search>${I}a<answer>b</answer> c`,
-    information: `<search>q</search>${hidden(`${I}a<answer>b</answer> c`)}`,
+    information: `<search>q</search>${I}a<answer>b</answer> c`,
+    all: `<search>q</search>${hidden(`${I}a<answer>b</answer> c`)}`,
   },
   {
     title: 'an opener inside a block does not nest',
