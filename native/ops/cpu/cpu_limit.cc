@@ -6,10 +6,13 @@
 #include <string>
 
 #include "oneapi/dnnl/dnnl.h"
+#include "ops/cpu/matmul.h"
 #include "ops/ops.h"
 
 namespace ssrl::ops {
 namespace {
+
+bool amx_asked_for = false;
 
 // A lower bit of Highway is a better target: all that are better than `best`.
 constexpr int64_t better_than(int64_t best) {
@@ -18,7 +21,10 @@ constexpr int64_t better_than(int64_t best) {
 
 Status limit(const std::string& name) {
 #if defined(__x86_64__)
-  if (name == "amx") return {};
+  if (name == "amx") {
+    amx_asked_for = true;
+    return {};
+  }
   const bool avx2 = name == "avx2";
   if (avx2 || name == "avx512") {
     if (avx2) hwy::DisableTargets(better_than(HWY_AVX2));
@@ -34,6 +40,10 @@ Status limit(const std::string& name) {
 }
 
 }  // namespace
+
+bool host::is_amx_asked_for() {
+  return amx_asked_for;
+}
 
 Status apply_cpu_limit() {
   static std::once_flag once;

@@ -78,6 +78,8 @@ float* thread_scratch(Scratch slot, size_t bytes);
 // ---- memory.cc
 
 Status allocate(size_t bytes, void** out);
+// The same for what lives long and is read often.
+Status allocate_weights(size_t bytes, void** out);
 void release(void* pointer);
 
 // ---- matmul.cc

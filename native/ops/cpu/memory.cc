@@ -8,8 +8,13 @@
 #include <cstdlib>
 #include <fstream>
 #include <limits>
+#include <mutex>
 #include <sstream>
 #include <string>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "ops/cpu/kernels.h"
 
@@ -19,7 +24,6 @@ namespace {
 
 constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
 constexpr size_t kAlignment = 64;
-
 std::atomic<uint64_t> held{0};
 
 // The number in a one-line file such as memory.max; kUnlimited when there is none.
@@ -134,26 +138,110 @@ Status check_room(size_t bytes) {
   return bytes > free ? out_of_memory(bytes, free) : Status();
 }
 
-}  // namespace
+// What lies before each piece of memory; a piece of a chunk keeps the chunk.
+struct Header {
+  size_t bytes;
+  void* chunk;  // its first byte, or null for a piece of its own
+};
+static_assert(sizeof(Header) <= kAlignment);
 
-Status allocate(size_t bytes, void** out) {
+Header* header_of(void* data) {
+  return reinterpret_cast<Header*>(static_cast<char*>(data) - kAlignment);
+}
+
+size_t round_up(size_t bytes, size_t multiple) {
+  return (bytes + multiple - 1) / multiple * multiple;
+}
+
+// Packed weights are read from end to end for every token. In pages of 2 MB, where the system has them, that
+// costs few looks into the page table; most weights are smaller than such a page, so they share chunks.
+constexpr size_t kHugePage = size_t{2} << 20, kChunkBytes = 16 * kHugePage;
+
+class Chunks {
+ public:
+  // Memory for `bytes` after a header, or null.
+  char* take(size_t bytes, void** chunk) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (current_ == nullptr || used_ + bytes > size_) {
+      char* fresh = make(std::max(kChunkBytes, round_up(kAlignment + bytes, kHugePage)));
+      if (fresh == nullptr) return nullptr;
+      if (current_ != nullptr) drop(current_);
+      current_ = fresh;
+    }
+    *chunk = current_;
+    ++references(current_);
+    char* result = current_ + used_;
+    used_ += bytes;
+    return result;
+  }
+
+  void give_back(void* chunk) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    drop(static_cast<char*>(chunk));
+    // The last piece of the current chunk: from the beginning again.
+    if (chunk == current_ && references(current_) == 1) used_ = kAlignment;
+  }
+
+ private:
+  static int64_t& references(char* chunk) { return *reinterpret_cast<int64_t*>(chunk); }
+
+  char* make(size_t size) {
+    char* chunk = static_cast<char*>(std::aligned_alloc(kHugePage, size));
+    if (chunk == nullptr) return nullptr;
+#ifdef MADV_HUGEPAGE
+    madvise(chunk, size, MADV_HUGEPAGE);
+#endif
+    references(chunk) = 1;  // of being the current one
+    size_ = size;
+    used_ = kAlignment;
+    return chunk;
+  }
+
+  void drop(char* chunk) {
+    if (--references(chunk) == 0) std::free(chunk);
+  }
+
+  std::mutex mutex_;
+  char* current_ = nullptr;
+  size_t size_ = 0, used_ = 0;
+};
+
+Chunks& chunks() {
+  static Chunks* const instance = new Chunks;
+  return *instance;
+}
+
+Status allocate_in(bool in_chunk, size_t bytes, void** out) {
   *out = nullptr;
   if (bytes > std::numeric_limits<size_t>::max() / 2) return out_of_memory(bytes, 0);
   SSRL_RETURN_IF_ERROR(check_room(bytes));
-  const size_t total = (bytes + kAlignment - 1) / kAlignment * kAlignment + kAlignment;
-  char* base = static_cast<char*>(std::aligned_alloc(kAlignment, total));
+  const size_t total = round_up(bytes, kAlignment) + kAlignment;
+  void* chunk = nullptr;
+  char* base =
+      in_chunk ? chunks().take(total, &chunk) : static_cast<char*>(std::aligned_alloc(kAlignment, total));
   if (base == nullptr) return out_of_memory(bytes, 0);
-  *reinterpret_cast<uint64_t*>(base) = bytes;
-  held += bytes;
   *out = base + kAlignment;
+  *header_of(*out) = {bytes, chunk};
+  held += bytes;
   return {};
+}
+
+}  // namespace
+
+Status allocate(size_t bytes, void** out) {
+  return allocate_in(false, bytes, out);
+}
+
+Status allocate_weights(size_t bytes, void** out) {
+  return allocate_in(true, bytes, out);
 }
 
 void release(void* pointer) {
   if (pointer == nullptr) return;
-  char* base = static_cast<char*>(pointer) - kAlignment;
-  held -= *reinterpret_cast<uint64_t*>(base);
-  std::free(base);
+  const Header header = *header_of(pointer);
+  held -= header.bytes;
+  if (header.chunk != nullptr) return chunks().give_back(header.chunk);
+  std::free(header_of(pointer));
 }
 
 }  // namespace host

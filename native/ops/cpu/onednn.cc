@@ -8,7 +8,6 @@
 #include <unordered_map>
 
 #include "oneapi/dnnl/dnnl.hpp"
-#include "ops/cpu/f32_product.h"
 #include "ops/cpu/kernels.h"
 
 namespace ssrl::ops::host::onednn {
@@ -155,12 +154,6 @@ Status guarded(const Body& body) {
   }
 }
 
-// Without AVX-512 f32 products are our own: oneDNN's depend on where in the tile a row stands.
-bool is_own(DType type) {
-  static const bool own = !has_avx512();
-  return own && type == DType::kF32;
-}
-
 memory::desc plain_layout(const Layout& layout) {
   return memory::desc({layout.k, layout.n}, data_type(layout.plain_type),
                       memory::dims{layout.row_stride, layout.column_stride});
@@ -177,10 +170,6 @@ void reorder(const memory::desc& from_desc, const void* from, const memory::desc
 }  // namespace
 
 Status matmul(const Call& call) {
-  if (call.plain_b_row == 0 && is_own(call.type)) {
-    f32_product::matmul(call);
-    return {};
-  }
   return guarded([&] {
     const Key key{call.m,           call.n,    call.k,      call.a_row,      call.a_column,        call.c_row,
                   call.plain_b_row, call.type, call.c_type, call.accumulate, call.bias != nullptr, false};
@@ -200,28 +189,16 @@ Status matmul(const Call& call) {
 }
 
 Status packed_bytes(int64_t k, int64_t n, DType type, size_t* bytes) {
-  if (is_own(type)) {
-    *bytes = f32_product::packed_bytes(k, n);
-    return {};
-  }
   return guarded([&] { *bytes = packed_layout(k, n, type).get_size(); });
 }
 
 Status pack(const Layout& layout, const void* plain, void* packed) {
-  if (is_own(layout.packed_type)) {
-    f32_product::pack(layout, static_cast<const float*>(plain), static_cast<float*>(packed));
-    return {};
-  }
   return guarded([&] {
     reorder(plain_layout(layout), plain, packed_layout(layout.k, layout.n, layout.packed_type), packed);
   });
 }
 
 Status unpack(const Layout& layout, const void* packed, void* plain) {
-  if (is_own(layout.packed_type)) {
-    f32_product::unpack(layout, static_cast<const float*>(packed), static_cast<float*>(plain));
-    return {};
-  }
   return guarded([&] {
     reorder(packed_layout(layout.k, layout.n, layout.packed_type), packed, plain_layout(layout), plain);
   });

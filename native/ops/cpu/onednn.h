@@ -1,5 +1,4 @@
-// Matrix products on one thread behind plain structs: oneDNN's, its primitives made once per shape, or our
-// own where oneDNN is not exact (f32_product.h).
+// oneDNN's matrix product on one thread behind plain structs, its primitives made once per shape.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +35,6 @@ Status packed_bytes(int64_t k, int64_t n, DType type, size_t* bytes);
 Status pack(const Layout& layout, const void* plain, void* packed);
 Status unpack(const Layout& layout, const void* packed, void* plain);
 
-bool has_avx512();
 bool has_bf16();
 
 // Keeps the first error of a parallel region.

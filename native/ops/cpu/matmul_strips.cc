@@ -1,0 +1,203 @@
+// Shares strips and rows out among the threads.
+#include <algorithm>
+#include <atomic>
+
+#include "ops/cpu/kernels.h"
+#include "ops/cpu/matmul.h"
+#include "ops/cpu/strips.h"
+
+#if defined(__x86_64__)
+#include "oneapi/dnnl/dnnl.h"
+#endif
+
+namespace ssrl::ops::host {
+namespace strips {
+namespace {
+
+const Routine* find_bf16_routine() {
+#if defined(__x86_64__)
+  // oneDNN's view of the CPU, since SSRL_CPU limits it.
+  const auto isa = dnnl_get_effective_cpu_isa();
+  const auto has = [isa](int level) { return (isa & level) == level; };
+  if (has(dnnl_cpu_isa_avx512_core_amx) || is_amx_asked_for()) return nullptr;
+  if (has(dnnl_cpu_isa_avx512_core_bf16)) return &avx512bf16_routine();
+#endif
+  return nullptr;
+}
+
+}  // namespace
+
+const Routine* routine(DType type) {
+  if (type == DType::kF32) return &f32_routine();
+  static const Routine* const bf16 = find_bf16_routine();
+  return bf16;
+}
+
+}  // namespace strips
+
+namespace {
+
+// Rows that one task takes: what they hold of A stays in the second cache while the strips pass by.
+constexpr int64_t kGroupRows = 128;
+
+class StripMatrix final : public Matrix {
+ public:
+  StripMatrix(int64_t k, int64_t n, DType type)
+      : Matrix(k, n, type),
+        routine_(*strips::routine(type)),
+        count_((n + routine_.width - 1) / routine_.width),
+        strip_bytes_(strips::steps_of(k, type) * routine_.width * strips::kUnit) {}
+  ~StripMatrix() override { release(data_); }
+
+  Status fill(const float* source, int64_t k_stride, int64_t n_stride) override {
+    if (data_ == nullptr) {
+      bytes_ = static_cast<size_t>(count_ * strip_bytes_);
+      SSRL_RETURN_IF_ERROR(allocate_weights(bytes_, &data_));
+    }
+    parallel_for(count_, 1, [&](int64_t i) {
+      routine_.pack(plain_strip(source, k_stride, n_stride, i), routine_.width, strip(i));
+    });
+    return {};
+  }
+
+  Status unpack(float* target, int64_t k_stride, int64_t n_stride) const override {
+    parallel_for(count_, 1,
+                 [&](int64_t i) { routine_.unpack(strip(i), plain_strip(target, k_stride, n_stride, i)); });
+    return {};
+  }
+
+  Status multiply(const MatrixProduct& product) const override {
+    const int64_t groups = (product.rows + kGroupRows - 1) / kGroupRows;
+    // Two tasks or more for each thread, so that they end at about the same time; no more than that, since a
+    // task's first strip is not fetched ahead.
+    const int64_t wanted = std::max<int64_t>(1, 2 * threads() / std::max<int64_t>(groups, 1));
+    const int64_t share = (count_ + wanted - 1) / wanted, shares = (count_ + share - 1) / share;
+    parallel_for(groups * shares, 1, [&](int64_t i) {
+      const int64_t begin = i % shares * share;
+      multiply_group(product, i / shares * kGroupRows, begin, std::min(begin + share, count_));
+    });
+    return {};
+  }
+
+ private:
+  void* strip(int64_t i) const { return static_cast<char*>(data_) + i * strip_bytes_; }
+
+  strips::Source plain_strip(const float* plain, int64_t k_stride, int64_t n_stride, int64_t i) const {
+    const strips::Source whole{plain, DType::kF32, k_stride, n_stride, k(), n()};
+    return whole.columns(i * routine_.width, routine_.width);
+  }
+
+  void multiply_group(const MatrixProduct& product, int64_t row, int64_t begin, int64_t end) const {
+    const int64_t element = static_cast<int64_t>(size_of(type())), whole = k() / strips::depth_of(type());
+    const void* const a = at(product.a, type(), row * k());
+    const bool is_odd = k() % strips::depth_of(type()) != 0;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t column = i * routine_.width;
+      routine_.multiply({.a = a,
+                         .a_row = k() * element,
+                         .a_step = strips::kUnit,
+                         .whole_steps = whole,
+                         .tail = is_odd ? at(a, type(), k() - 1) : nullptr,
+                         .strip = strip(i),
+                         .rows = std::min(kGroupRows, product.rows - row),
+                         .columns = std::min(routine_.width, n() - column),
+                         .bias = product.bias == nullptr ? nullptr : product.bias + column,
+                         .c = at(product.c, product.c_type, row * n() + column),
+                         .c_type = product.c_type,
+                         .c_row = n(),
+                         .accumulate = product.accumulate,
+                         .next = i + 1 < end ? strip(i + 1) : nullptr});
+    }
+  }
+
+  const strips::Routine& routine_;
+  int64_t count_, strip_bytes_;
+  void* data_ = nullptr;
+};
+
+// One chunk of rows, x in strips.
+struct Chunk {
+  const WeightGradient& gradient;
+  const strips::Routine& routine;
+  int64_t row, rows, steps;
+  char* x;
+
+  int64_t strip_bytes() const { return steps * routine.width * strips::kUnit; }
+  int64_t block_bytes() const { return steps * routine.rows * strips::kUnit; }
+
+  // Its rows of x or dy.
+  strips::Source rows_of(const void* matrix, int64_t width) const {
+    return {at(matrix, gradient.type, row * width), gradient.type, width, 1, rows, width};
+  }
+};
+
+// The rows of dweight from `output`, as many as a tile has: dy are their columns of dy in steps.
+void multiply_block(const Chunk& chunk, int64_t output, const char* dy, int64_t strip) {
+  const WeightGradient& g = chunk.gradient;
+  const int64_t input = strip * chunk.routine.width;
+  chunk.routine.multiply({.a = dy,
+                          .a_row = strips::kUnit,
+                          .a_step = chunk.routine.rows * strips::kUnit,
+                          .whole_steps = chunk.steps,
+                          .tail = nullptr,
+                          .strip = chunk.x + strip * chunk.strip_bytes(),
+                          .rows = std::min(chunk.routine.rows, g.outputs - output),
+                          .columns = std::min(chunk.routine.width, g.inputs - input),
+                          .bias = nullptr,
+                          .c = g.dweight + output * g.inputs + input,
+                          .c_type = DType::kF32,
+                          .c_row = g.inputs,
+                          .accumulate = true,
+                          .next = nullptr});
+}
+
+// Tiles that share a strip of x while it is in the cache.
+constexpr int64_t kBlocks = 8;
+
+bool multiply_blocks(const Chunk& chunk, int64_t begin, int64_t end, int64_t strip_count) {
+  const int64_t height = chunk.routine.rows;
+  char* dy = reinterpret_cast<char*>(
+      thread_scratch(Scratch::kMatmulOutput, static_cast<size_t>(kBlocks * chunk.block_bytes())));
+  if (dy == nullptr) return false;
+  const strips::Source columns = chunk.rows_of(chunk.gradient.dy, chunk.gradient.outputs);
+  chunk.routine.pack(columns.columns(begin * height, (end - begin) * height), height, dy);
+  for (int64_t strip = 0; strip < strip_count; ++strip) {
+    for (int64_t block = begin; block < end; ++block) {
+      multiply_block(chunk, block * height, dy + (block - begin) * chunk.block_bytes(), strip);
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+std::unique_ptr<Matrix> make_strip_matrix(int64_t k, int64_t n, DType type) {
+  return std::make_unique<StripMatrix>(k, n, type);
+}
+
+// Every element of dweight adds its rows in their order, so the threads do not show in the result.
+Status strip_weight_gradient(const WeightGradient& g) {
+  constexpr int64_t kChunkRows = 512;
+  const strips::Routine& routine = *strips::routine(g.type);
+  const int64_t strip_count = (g.inputs + routine.width - 1) / routine.width;
+  const int64_t block_count = (g.outputs + routine.rows - 1) / routine.rows;
+  const int64_t steps = strips::steps_of(std::min(kChunkRows, g.rows), g.type);
+  char* x = reinterpret_cast<char*>(thread_scratch(
+      Scratch::kMatmulInput, static_cast<size_t>(steps * strip_count * routine.width * strips::kUnit)));
+  std::atomic<bool> failed{x == nullptr};
+  for (int64_t row = 0; row < g.rows && !failed; row += kChunkRows) {
+    const int64_t rows = std::min(kChunkRows, g.rows - row);
+    const Chunk chunk{g, routine, row, rows, strips::steps_of(rows, g.type), x};
+    parallel_for(strip_count, 1, [&](int64_t i) {
+      routine.pack(chunk.rows_of(g.x, g.inputs).columns(i * routine.width, routine.width), routine.width,
+                   x + i * chunk.strip_bytes());
+    });
+    parallel_for((block_count + kBlocks - 1) / kBlocks, 1, [&](int64_t task) {
+      const int64_t begin = task * kBlocks, end = std::min(begin + kBlocks, block_count);
+      if (!multiply_blocks(chunk, begin, end, strip_count)) failed = true;
+    });
+  }
+  return failed ? Status(Code::kOutOfMemory, "No memory for a chunk of gradients") : Status();
+}
+
+}  // namespace ssrl::ops::host
