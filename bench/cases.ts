@@ -29,7 +29,7 @@ export interface Variant {
   unit: Unit
   sizes: Sizes
   /** policy: --policy, or a random model of SmolLM2's shape; the others are random always */
-  model: 'policy' | 'qwen2.5-0.5b' | 'tiny'
+  model: 'policy' | 'qwen2.5-0.5b' | 'qwen2.5-0.5b-32k' | 'tiny'
   /** instead of --threads */
   threads?: number
 }
@@ -89,8 +89,11 @@ const all: Variant[] = [
     threads: 1,
   }),
   variant('learner/packed-4096', 'policy gradient, 4,096 tokens in 16 rows', 'tok/s', learner(16, 256)),
-  variant('learner/qwen-4x256', 'the same, 4 × 256, Qwen2.5-0.5B shape', 'tok/s', learner(4, 256), {
+  variant('learner/qwen-4x256', 'policy gradient, 4 × 256, Qwen2.5-0.5B shape', 'tok/s', learner(4, 256), {
     model: 'qwen2.5-0.5b',
+  }),
+  variant('learner/qwen-32k-4x256', 'the same with a vocabulary of 32,768', 'tok/s', learner(4, 256), {
+    model: 'qwen2.5-0.5b-32k',
   }),
   ...contexts.map((tokens) =>
     variant(`learner/context-${tokens}`, `policy gradient, 1 × ${tokens}`, 'tok/s', learner(1, tokens)),

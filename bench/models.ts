@@ -42,6 +42,22 @@ const llama = {
   initializerRange: 0.02,
 } as const
 
+const qwen: ModelConfig = {
+  ...llama,
+  architecture: 'Qwen2ForCausalLM',
+  eosTokenIds: [2],
+  hiddenSize: 896,
+  intermediateSize: 4864,
+  numLayers: 24,
+  numHeads: 14,
+  numKvHeads: 2,
+  vocabSize: 151936,
+  rmsNormEps: 1e-6,
+  rope: { theta: 1e6, scaling: null },
+  maxPositions: 32768,
+  qkvBias: true,
+}
+
 const shapes: Record<Variant['model'], { name: string; config: ModelConfig }> = {
   policy: {
     name: 'random, SmolLM2-135M shape',
@@ -56,23 +72,10 @@ const shapes: Record<Variant['model'], { name: string; config: ModelConfig }> = 
       vocabSize: 49152,
     },
   },
-  'qwen2.5-0.5b': {
-    name: 'random, Qwen2.5-0.5B shape',
-    config: {
-      ...llama,
-      architecture: 'Qwen2ForCausalLM',
-      eosTokenIds: [2],
-      hiddenSize: 896,
-      intermediateSize: 4864,
-      numLayers: 24,
-      numHeads: 14,
-      numKvHeads: 2,
-      vocabSize: 151936,
-      rmsNormEps: 1e-6,
-      rope: { theta: 1e6, scaling: null },
-      maxPositions: 32768,
-      qkvBias: true,
-    },
+  'qwen2.5-0.5b': { name: 'random, Qwen2.5-0.5B shape', config: qwen },
+  'qwen2.5-0.5b-32k': {
+    name: 'random, Qwen2.5-0.5B shape, vocabulary of 32,768',
+    config: { ...qwen, vocabSize: 32768 },
   },
   tiny: {
     name: 'random, tiny',
@@ -104,7 +107,7 @@ export async function prepareModel(kind: Variant['model'], policy?: string): Pro
 async function randomModel(kind: Variant['model']): Promise<BenchModel> {
   const { name, config } = shapes[kind]
   const tokenizer = byteTokenizer(config.vocabSize)
-  const folder = path.join(cache, `random-${kind}`)
+  const folder = path.join(cache, `random-${kind}-${digest(JSON.stringify(config))}`)
   const source = path.join(folder, 'layout')
   await once(source, async (target) => {
     await using policy = await Policy.initialize(config, { seed: 1, dtype: 'f32', tokenizer })
@@ -156,6 +159,7 @@ async function findQuantized(policy: string): Promise<string | null> {
 /** Of where a policy lies, how large it is and when it was written. */
 async function fingerprint(policy: string): Promise<string> {
   const { size, mtimeMs } = await stat(policy)
-  const mark = `${path.resolve(policy)}:${size}:${mtimeMs}`
-  return createHash('sha256').update(mark).digest('hex').slice(0, 12)
+  return digest(`${path.resolve(policy)}:${size}:${mtimeMs}`)
 }
+
+const digest = (text: string) => createHash('sha256').update(text).digest('hex').slice(0, 12)
