@@ -135,14 +135,23 @@ function exportsOf(
   }
 }
 
-/** Makes a file or folder unless it is there; whole or not at all. */
-async function once(target: string, make: (partial: string) => Promise<void>): Promise<string> {
+const underWay = new Map<string, Promise<string>>()
+
+/** Makes a file or folder unless it is there, whole or not at all; several may ask for it at once. */
+function once(target: string, make: (partial: string) => Promise<void>): Promise<string> {
+  const begun = underWay.get(target) ?? makeWhole(target, make)
+  underWay.set(target, begun)
+  return begun.finally(() => underWay.delete(target))
+}
+
+async function makeWhole(target: string, make: (partial: string) => Promise<void>): Promise<string> {
   if (existsSync(target)) return target
   const partial = path.join(path.dirname(target), `partial-${process.pid}-${path.basename(target)}`)
   await mkdir(path.dirname(target), { recursive: true })
   try {
     await make(partial)
-    await rename(partial, target)
+    // Another process may have been faster.
+    if (!existsSync(target)) await rename(partial, target)
   } finally {
     await rm(partial, { recursive: true, force: true })
   }
