@@ -110,7 +110,7 @@ async function study(seed: number) {
   }
   job.policy.dispose()
 
-  const own = await Policy.load(`${output}/before`, { dtype: 'f32' })
+  const own = await Policy.load(`${output}/before`)
   const correctSamples = await trainOnOwnSamples(own, job.world, seed)
   const ownSamples = await measure(own, job.heldOut, {
     promptTemplate: worldTemplate,
