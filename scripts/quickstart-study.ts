@@ -92,6 +92,7 @@ async function trainOnOwnSamples(policy: Policy, world: World, seed: number): Pr
 
 async function study(seed: number) {
   const output = `runs/study-${seed}`
+  await rm(output, { recursive: true, force: true }) // of a study that was cut off
   const started = performance.now()
   const seconds = () => Math.round((performance.now() - started) / 1000)
   const job = await prepareWorld(seed)
