@@ -197,7 +197,7 @@ export const settings = {
   }),
   microBatchTokens: setting(
     integer({ min: 1 }),
-    8192,
+    4096,
     'Tokens per forward and backward pass, a prompt that neighbours share counted once; changes memory and speed only',
     {
       trl: 'TRL counts sequences per device',
