@@ -37,8 +37,10 @@ const Routine* routine(DType type) {
 
 namespace {
 
-// Rows that one task takes: what they hold of A stays in the second cache while the strips pass by.
-constexpr int64_t kGroupRows = 128;
+// Rows of A that one task takes, and the bytes of them that it multiplies at a time where C is f32 and can
+// keep the sums so far: that much of A, and a strip, stay in the second cache.
+constexpr int64_t kGroupBytes = 256 << 10, kDepthBytes = 8 << 10;
+constexpr int64_t kFewestRows = 32, kMostRows = 128;
 
 class StripMatrix final : public Matrix {
  public:
@@ -67,46 +69,63 @@ class StripMatrix final : public Matrix {
   }
 
   Status multiply(const MatrixProduct& product) const override {
-    const int64_t groups = (product.rows + kGroupRows - 1) / kGroupRows;
+    const int64_t height = group_rows(product.c_type), groups = (product.rows + height - 1) / height;
     // Two tasks or more for each thread, so that they end at about the same time; no more than that, since a
     // task's first strip is not fetched ahead.
     const int64_t wanted = std::max<int64_t>(1, 2 * threads() / std::max<int64_t>(groups, 1));
     const int64_t share = (count_ + wanted - 1) / wanted, shares = (count_ + share - 1) / share;
     parallel_for(groups * shares, 1, [&](int64_t i) {
       const int64_t begin = i % shares * share;
-      multiply_group(product, i / shares * kGroupRows, begin, std::min(begin + share, count_));
+      multiply_group(product, i / shares * height, begin, std::min(begin + share, count_));
     });
     return {};
   }
 
  private:
-  void* strip(int64_t i) const { return static_cast<char*>(data_) + i * strip_bytes_; }
+  char* strip(int64_t i) const { return static_cast<char*>(data_) + i * strip_bytes_; }
 
   strips::Source plain_strip(const float* plain, int64_t k_stride, int64_t n_stride, int64_t i) const {
     const strips::Source whole{plain, DType::kF32, k_stride, n_stride, k(), n()};
     return whole.columns(i * routine_.width, routine_.width);
   }
 
+  // Steps that are multiplied at a time. The borders depend on k alone, so a row keeps its bits.
+  int64_t block_steps(DType c_type) const {
+    const int64_t steps = strips::steps_of(k(), type());
+    return c_type == DType::kF32 ? std::min(steps, kDepthBytes / strips::kUnit) : steps;
+  }
+
+  int64_t group_rows(DType c_type) const {
+    const int64_t rows = kGroupBytes / (block_steps(c_type) * strips::kUnit) / routine_.rows * routine_.rows;
+    return std::clamp(rows, kFewestRows, kMostRows);
+  }
+
   void multiply_group(const MatrixProduct& product, int64_t row, int64_t begin, int64_t end) const {
-    const int64_t element = static_cast<int64_t>(size_of(type())), whole = k() / strips::depth_of(type());
-    const void* const a = at(product.a, type(), row * k());
-    const bool is_odd = k() % strips::depth_of(type()) != 0;
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t column = i * routine_.width;
-      routine_.multiply({.a = a,
-                         .a_row = k() * element,
-                         .a_step = strips::kUnit,
-                         .whole_steps = whole,
-                         .tail = is_odd ? at(a, type(), k() - 1) : nullptr,
-                         .strip = strip(i),
-                         .rows = std::min(kGroupRows, product.rows - row),
-                         .columns = std::min(routine_.width, n() - column),
-                         .bias = product.bias == nullptr ? nullptr : product.bias + column,
-                         .c = at(product.c, product.c_type, row * n() + column),
-                         .c_type = product.c_type,
-                         .c_row = n(),
-                         .accumulate = product.accumulate,
-                         .next = i + 1 < end ? strip(i + 1) : nullptr});
+    const int64_t depth = strips::depth_of(type()), whole = k() / depth, block = block_steps(product.c_type);
+    const int64_t rows = std::min(group_rows(product.c_type), product.rows - row);
+    for (int64_t first = 0; first * depth < k(); first += block) {
+      const void* const a = at(product.a, type(), row * k() + first * depth);
+      const int64_t steps = std::min(block, whole - first);
+      const bool is_odd = k() % depth != 0 && first + block > whole;
+      const int64_t skipped = first * routine_.width * strips::kUnit;
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t column = i * routine_.width;
+        const bool is_biased = product.bias != nullptr && first == 0;
+        routine_.multiply({.a = a,
+                           .a_row = k() * static_cast<int64_t>(size_of(type())),
+                           .a_step = strips::kUnit,
+                           .whole_steps = steps,
+                           .tail = is_odd ? at(a, type(), steps * depth) : nullptr,
+                           .strip = strip(i) + skipped,
+                           .rows = rows,
+                           .columns = std::min(routine_.width, n() - column),
+                           .bias = is_biased ? product.bias + column : nullptr,
+                           .c = at(product.c, product.c_type, row * n() + column),
+                           .c_type = product.c_type,
+                           .c_row = n(),
+                           .accumulate = product.accumulate || first > 0,
+                           .next = i + 1 < end ? strip(i + 1) + skipped : nullptr});
+      }
     }
   }
 
@@ -177,7 +196,7 @@ std::unique_ptr<Matrix> make_strip_matrix(int64_t k, int64_t n, DType type) {
 
 // Every element of dweight adds its rows in their order, so the threads do not show in the result.
 Status strip_weight_gradient(const WeightGradient& g) {
-  constexpr int64_t kChunkRows = 512;
+  constexpr int64_t kChunkRows = 2048;
   const strips::Routine& routine = *strips::routine(g.type);
   const int64_t strip_count = (g.inputs + routine.width - 1) / routine.width;
   const int64_t block_count = (g.outputs + routine.rows - 1) / routine.rows;
