@@ -5,8 +5,8 @@ import type { DType } from './native.ts'
 export type Elements = Float32Array | Uint16Array
 
 export interface KernelOptions {
-  /** 'auto' takes the best there is. Default: 'cpu'. */
-  device?: 'cpu' | 'auto'
+  /** 'auto' takes the best there is. 'cuda-emulated' is in test builds only. Default: 'cpu'. */
+  device?: 'cpu' | 'auto' | 'cuda-emulated'
   /** Default: SSRL_THREADS, else as many as the process may use. */
   threads?: number
 }

@@ -30,7 +30,7 @@ import type {
   SwigluArguments,
   SwigluBackwardArguments,
 } from './kernels-types.ts'
-import { loadNative } from './native.ts'
+import { loadEmulated, loadNative } from './native.ts'
 import { runNative } from './native-call.ts'
 
 export type * from './kernels-types.ts'
@@ -39,7 +39,7 @@ type Arguments = Record<string, unknown>
 
 async function call<T>(name: string, args: object, options: KernelOptions | undefined): Promise<T> {
   const device = options?.device ?? 'cpu'
-  if (device !== 'cpu' && device !== 'auto') {
+  if (device !== 'cpu' && device !== 'auto' && device !== 'cuda-emulated') {
     throw new SsrlError(
       'ERR_NO_DEVICE',
       `Expected the device 'cpu' or 'auto' but received '${String(device)}'`,
@@ -49,8 +49,9 @@ async function call<T>(name: string, args: object, options: KernelOptions | unde
     throw new SsrlError('ERR_INVALID_ARG', `Expected an object of arguments for kernels.${name}`)
   }
   const threads = options?.threads ?? defaultThreads()
-  const kernel = loadNative().kernels[name]!
-  return (await runNative(async () => kernel({ ...(args as Arguments), threads }))) as T
+  const kernel = (device === 'cuda-emulated' ? loadEmulated() : loadNative()).kernels[name]!
+  const place = { threads, device: device === 'auto' ? 'cpu' : device }
+  return (await runNative(async () => kernel({ ...(args as Arguments), ...place }))) as T
 }
 
 function defaultThreads(): number {

@@ -322,3 +322,19 @@ export interface NativeAddon {
   /** With `repeat: n` among the arguments the result is `seconds` [n] of as many runs after a first one, nothing else. */
   kernels: Record<string, (args: Record<string, unknown>) => Promise<Record<string, ArrayBufferView>>>
 }
+
+/** What tests examine of the emulated CUDA device. */
+export interface NativeEmulation {
+  /** 0 runs warps and lanes in order, another seed in an order of its own, from the next launch on. */
+  setSeed(seed: number): void
+  /** Extra shared-memory wavefronts of ldmatrix since the last call. */
+  takeBankConflicts(): number
+  /** The report of a kernel with that fault; empty for 'none'. */
+  provoke(fault: string): string
+  /** a [32, 8], b [32, 4] -> c [32, 4]: one mma.m16n8k16 on the fragments of a warp. */
+  mma(a: Float32Array, b: Float32Array): Float32Array
+  /** Matrices [4, 8, 8] -> [32, 8]: what ldmatrix.x4 gives each lane. */
+  ldmatrix(matrices: Float32Array, transposed: boolean): Float32Array
+  /** values [rows, width], rounded to bf16: the rows that the indices name, scattered in reverse order. */
+  moveRows(values: Float32Array, indices: Float32Array, width: number): Float32Array
+}

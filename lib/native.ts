@@ -5,12 +5,13 @@ import { isMainThread } from 'node:worker_threads'
 import bindings from 'bindings'
 import { SsrlError } from './errors.ts'
 
-import type { NativeAddon } from './native-types.ts'
+import type { NativeAddon, NativeEmulation } from './native-types.ts'
 
 export type * from './native-types.ts'
 
 const packageRoot = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
 let loaded: NativeAddon | undefined
+let emulated: (NativeAddon & { emulation: NativeEmulation }) | undefined
 
 /**
  * The addon, loaded on first use (so that `ssrl --help` or a reward function needs none).
@@ -27,12 +28,31 @@ export function loadNative(): NativeAddon {
   return loaded
 }
 
-function requireAddon(): NativeAddon {
+/**
+ * The addon of test builds, whose device 'cuda-emulated' runs the CUDA kernels on the CPU.
+ * @throws ERR_NO_DEVICE where it has not been built.
+ */
+export function loadEmulated(): NativeAddon & { emulation: NativeEmulation } {
+  if (!emulated) {
+    if (!existsSync(path.join(packageRoot, 'build', 'Release', 'ssrl-emulated.node'))) {
+      throw new SsrlError(
+        'ERR_NO_DEVICE',
+        "The device 'cuda-emulated' is in test builds only: node scripts/build-cuda.mjs emulated",
+      )
+    }
+    const addon = requireAddon('ssrl-emulated.node') as NativeAddon & { emulation: NativeEmulation }
+    if (isMainThread) process.on('exit', () => addon.shutdown())
+    emulated = addon
+  }
+  return emulated
+}
+
+function requireAddon(file = 'ssrl.node'): NativeAddon {
   // OpenMP's threads spin for milliseconds between two kernels unless told otherwise, which takes the cores away from
   // everything else on the machine, the event loop included (a loaded machine was ten times slower).
   process.env.GOMP_SPINCOUNT ??= '2000'
   try {
-    return bindings({ bindings: 'ssrl.node', module_root: packageRoot })
+    return bindings({ bindings: file, module_root: packageRoot })
   } catch (error) {
     // A setting that the addon refuses (SSRL_CPU) is no reason to build it again.
     if (error instanceof Error && 'code' in error && error.code === 'ERR_INVALID_ARG') {

@@ -21,6 +21,16 @@ function check(title, command, args) {
   if (result.status !== 0) console.log(`${result.error ?? ''}${result.stdout ?? ''}${result.stderr ?? ''}`)
 }
 
+/** Built or not, the tests that need it look for themselves. */
+function buildCuda(title, what) {
+  const started = performance.now()
+  const result = spawnSync(process.execPath, ['scripts/build-cuda.mjs', what], { encoding: 'utf8' })
+  const seconds = ((performance.now() - started) / 1000).toFixed(1)
+  if (result.status === 3) return report('skipped', title, ` (skipped: ${result.stdout.trim()})`)
+  report(result.status === 0 ? 'passed' : 'failed', title, ` (${seconds} s)`)
+  if (result.status !== 0) console.log(result.stderr)
+}
+
 function checkNativeLayout() {
   const title = 'native sources are laid out by clang-format'
   if (spawnSync('clang-format', ['--version']).error)
@@ -67,6 +77,8 @@ async function runTests(args) {
 console.log('checks')
 // The addon itself was built, and loaded once, by the set-up before this.
 report('passed', 'the addon is built and loads')
+buildCuda('the CUDA kernels compile for the emulated device', 'emulated')
+buildCuda('the CUDA kernels compile for sm_80 and sm_90', 'objects')
 check('the package builds', bin('tsc'), ['-p', 'tsconfig.build.json'])
 check('types hold', bin('tsc'), ['-p', 'tsconfig.json', '--noEmit'])
 check('TypeScript is formatted and linted', bin('biome'), ['check', '.'])

@@ -3,6 +3,7 @@
 //   node scripts/install.mjs            npm's install hook: builds if it can, else prints the one command that helps
 //   node scripts/install.mjs --require  the same, but fails when there is no working addon in the end
 //   node scripts/install.mjs --missing  prints the apt packages that this machine lacks
+//   node scripts/install.mjs --optional prints the apt packages without which some tests are skipped
 //   node scripts/install.mjs --hint     prints the command that installs them on this system
 import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -51,6 +52,15 @@ function missingPackages() {
   if (!compiler || !hasHeader('hwy/highway.h')) missing.push('libhwy-dev')
   if (!compiler || !hasHeader('nlohmann/json.hpp')) missing.push('nlohmann-json3-dev')
   return missing
+}
+
+/** Debian names of what only the repository's own checks use. */
+function optionalPackages() {
+  if (!inRepository) return []
+  const optional = []
+  if (!hasProgram('clang-format')) optional.push('clang-format')
+  if (!hasHeader('boost/context/fiber.hpp')) optional.push('libboost-context-dev')
+  return optional
 }
 
 function systemHint() {
@@ -187,6 +197,8 @@ function dropIntermediates() {
 const mode = process.argv[2] ?? ''
 if (mode === '--missing') {
   console.log(missingPackages().join(' '))
+} else if (mode === '--optional') {
+  console.log(optionalPackages().join(' '))
 } else if (mode === '--hint') {
   console.log(systemHint())
 } else if (process.env.SSRL_SKIP_BUILD !== '1') {

@@ -37,8 +37,7 @@ apt_install() {
 }
 
 install_system_packages() {
-  local missing=($(node scripts/install.mjs --missing)) optional=()
-  [ -e package-lock.json ] && ! command -v clang-format >/dev/null && optional=(clang-format)
+  local missing=($(node scripts/install.mjs --missing)) optional=($(node scripts/install.mjs --optional))
   [ ${#missing[@]} = 0 ] && [ ${#optional[@]} = 0 ] && return
   if ! command -v apt-get >/dev/null; then
     [ ${#missing[@]} = 0 ] || say "not found (by their Debian names): ${missing[*]}. To install them: $(node scripts/install.mjs --hint)"

@@ -1,6 +1,7 @@
 // Entry point of the addon: registers the functions that lib/native.ts describes.
 #include "addon/async.h"
 #include "addon/bindings.h"
+#include "addon/devices.h"
 #include "ops/ops.h"
 
 namespace ssrl {
@@ -51,6 +52,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ssrl::init_formats(env, exports);
   ssrl::init_policy(env, exports);
   ssrl::init_learner(env, exports);
+  ssrl::init_devices(env, exports);
   return exports;
 }
 

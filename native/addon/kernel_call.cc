@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "addon/devices.h"
+
 namespace ssrl {
 namespace {
 
@@ -35,6 +37,12 @@ KernelCall::KernelCall(const Napi::CallbackInfo& info, const char* kernel)
     : env_(info.Env()), kernel_(kernel) {
   if (!info[0].IsObject()) fail("Expected an object of arguments but received " + describe(info[0]));
   arguments_ = info[0].As<Napi::Object>();
+  const std::string device = value("device").IsUndefined() ? "cpu" : word("device");
+  ops_ = find_device(device);
+  if (ops_ == nullptr) {
+    throw to_error(env_, {Code::kNoDevice, "Expected a device that this build has but received '" + device +
+                                               "' (kernels." + kernel_ + ")"});
+  }
   if (!value("threads").IsUndefined()) {
     threads_ = static_cast<int>(std::min<int64_t>(integer("threads", 1, 1 << 20), ops().max_threads()));
   }

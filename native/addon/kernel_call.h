@@ -67,7 +67,8 @@ class KernelCall : public std::enable_shared_from_this<KernelCall> {
   // `run`.
   Status packed(const Array& weight, int64_t outputs, int64_t inputs, DType type, ops::PackedWeight** result);
 
-  ops::Ops& ops() { return ops::cpu(); }
+  // The device that the argument `device` names; the CPU without one.
+  ops::Ops& ops() { return *ops_; }
   // Runs on the compute thread; the promise is for an object of the outputs. With an argument `repeat`, runs
   // once and then so many times again, and delivers nothing but the `seconds` that each of those took: copies
   // are not timed.
@@ -91,6 +92,7 @@ class KernelCall : public std::enable_shared_from_this<KernelCall> {
   Napi::Env env_;
   Napi::Object arguments_;  // valid while the call is on the JS stack only
   std::string kernel_;
+  ops::Ops* ops_ = nullptr;
   int threads_ = 0;
   std::deque<Buffer> buffers_;
   std::unique_ptr<ops::PackedWeight> packed_;

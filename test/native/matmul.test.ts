@@ -1,6 +1,7 @@
 import test from 'ava'
 import { execa } from 'execa'
-import { kernels } from '../../lib/kernels.ts'
+import { loadEmulated } from '../../lib/native.ts'
+import { type Device, devices, emulated, hasEmulated } from './devices.ts'
 import * as reference from './reference.ts'
 
 const { close, doubles, elements, normal } = reference
@@ -16,108 +17,144 @@ const sizes: [rows: number, outputs: number, inputs: number][] = [
 ]
 const bf16Bits = { absolute: 0.02, relative: 2 ** -8 }
 
-for (const dtype of reference.dtypes) {
-  for (const [rows, outputs, inputs] of sizes) {
-    const x = elements(normal(1, rows * inputs), dtype)
-    const weight = normal(2, outputs * inputs)
-    const bias = normal(3, outputs)
-    const seen = doubles(elements(weight, dtype))
-    const bound = { absolute: 2e-6 * inputs ** 0.5, relative: 1e-5 }
+// The emulation takes seconds for what the CPU does in milliseconds.
+const bitSizes: Record<Device['name'], [outputs: number, inputs: number][]> = {
+  cpu: [
+    [576, 1536],
+    [1536, 576],
+    [47, 123],
+    [896, 4864],
+  ],
+  'cuda-emulated': [
+    [47, 123],
+    [136, 160],
+  ],
+}
 
-    test(`matmul ${dtype}: [${rows}, ${inputs}] times [${outputs}, ${inputs}] equals the reference`, async (t) => {
-      const { y } = await kernels.matmul({ x, weight, inputs, bias })
-      const expected = reference.matmul(doubles(x), seen, inputs, doubles(bias))
-      close(t, 'y', y, expected, bound)
-      if (dtype === 'bf16') {
-        const rounded = await kernels.matmul({ x, weight, inputs, bias, outputType: 'bf16' })
-        t.true(rounded.y instanceof Uint16Array)
-        close(t, 'rounded y', rounded.y, expected, bf16Bits)
+for (const { name, kernels, test } of devices) {
+  for (const dtype of reference.dtypes) {
+    for (const [rows, outputs, inputs] of sizes) {
+      const x = elements(normal(1, rows * inputs), dtype)
+      const weight = normal(2, outputs * inputs)
+      const bias = normal(3, outputs)
+      const seen = doubles(elements(weight, dtype))
+      const bound = { absolute: 2e-6 * inputs ** 0.5, relative: 1e-5 }
+
+      test(`matmul ${dtype}: [${rows}, ${inputs}] times [${outputs}, ${inputs}] equals the reference`, async (t) => {
+        const { y } = await kernels.matmul({ x, weight, inputs, bias })
+        const expected = reference.matmul(doubles(x), seen, inputs, doubles(bias))
+        close(t, 'y', y, expected, bound)
+        if (dtype === 'bf16') {
+          const rounded = await kernels.matmul({ x, weight, inputs, bias, outputType: 'bf16' })
+          t.true(rounded.y instanceof Uint16Array)
+          close(t, 'rounded y', rounded.y, expected, bf16Bits)
+        }
+      })
+
+      test(`matmulBackward ${dtype}: [${rows}, ${outputs}] by [${outputs}, ${inputs}] equals the reference`, async (t) => {
+        const dy = elements(normal(4, rows * outputs), dtype)
+        const { dx, dweight, dbias } = await kernels.matmulBackward({ dy, x, weight, inputs })
+        const dyT = reference.transpose(doubles(dy), outputs)
+        const long = (count: number) => ({ absolute: 2e-6 * count ** 0.5, relative: 1e-5 })
+        close(
+          t,
+          'dx',
+          dx,
+          reference.matmul(doubles(dy), reference.transpose(seen, inputs), outputs),
+          long(outputs),
+        )
+        close(
+          t,
+          'dweight',
+          dweight,
+          reference.matmul(dyT, reference.transpose(doubles(x), inputs), rows),
+          long(rows),
+        )
+        close(t, 'dbias', dbias, reference.matmul(dyT, new Float64Array(rows).fill(1), rows), long(rows))
+      })
+    }
+
+    test(`matmul ${dtype}: a row's bits depend on nothing but the row`, async (t) => {
+      for (const [outputs, inputs] of bitSizes[name]) {
+        const rows = 100
+        const x = elements(normal(5, rows * inputs), dtype)
+        const weight = normal(6, outputs * inputs)
+        const whole = (await kernels.matmul({ x, weight, inputs }, { threads: 1 })).y
+        for (const [begin, count, threads] of [
+          [0, 100, 2],
+          [0, 100, 3],
+          [7, 1, 1],
+          [31, 3, 3],
+          [60, 33, 2],
+        ] as const) {
+          const part = x.slice(begin * inputs, (begin + count) * inputs)
+          const { y } = await kernels.matmul({ x: part, weight, inputs }, { threads })
+          const expected = whole.slice(begin * outputs, (begin + count) * outputs)
+          t.deepEqual(
+            reference.bytes(y),
+            reference.bytes(expected),
+            `${outputs}×${inputs} ${begin}+${count} ${threads}`,
+          )
+        }
       }
     })
 
-    test(`matmulBackward ${dtype}: [${rows}, ${outputs}] by [${outputs}, ${inputs}] equals the reference`, async (t) => {
-      const dy = elements(normal(4, rows * outputs), dtype)
-      const { dx, dweight, dbias } = await kernels.matmulBackward({ dy, x, weight, inputs })
+    test(`matmulBackward ${dtype}: many chunks of rows add up`, async (t) => {
+      const [rows, outputs, inputs] = [1100, 7, 5]
+      const x = elements(normal(7, rows * inputs), dtype)
+      const dy = elements(normal(8, rows * outputs), dtype)
+      const { dweight } = await kernels.matmulBackward({ dy, x, weight: normal(9, outputs * inputs), inputs })
       const dyT = reference.transpose(doubles(dy), outputs)
-      const long = (count: number) => ({ absolute: 2e-6 * count ** 0.5, relative: 1e-5 })
-      close(
-        t,
-        'dx',
-        dx,
-        reference.matmul(doubles(dy), reference.transpose(seen, inputs), outputs),
-        long(outputs),
-      )
-      close(
-        t,
-        'dweight',
-        dweight,
-        reference.matmul(dyT, reference.transpose(doubles(x), inputs), rows),
-        long(rows),
-      )
-      close(t, 'dbias', dbias, reference.matmul(dyT, new Float64Array(rows).fill(1), rows), long(rows))
+      const expected = reference.matmul(dyT, reference.transpose(doubles(x), inputs), rows)
+      close(t, 'dweight', dweight, expected, { absolute: 1e-4, relative: 1e-5 })
+    })
+
+    test(`matmul ${dtype}: no rows give no rows`, async (t) => {
+      const x = elements(new Float32Array(0), dtype)
+      const weight = normal(1, 15)
+      t.is((await kernels.matmul({ x, weight, inputs: 5 })).y.length, 0)
+      const { dx, dweight } = await kernels.matmulBackward({ dy: x, x, weight, inputs: 5 })
+      t.is(dx.length, 0)
+      t.true(dweight.every((value) => value === 0))
     })
   }
 
-  test(`matmul ${dtype}: a row's bits depend on nothing but the row`, async (t) => {
-    for (const [outputs, inputs] of [
-      [576, 1536],
-      [1536, 576],
-      [47, 123],
-      [896, 4864],
-    ] as const) {
-      const rows = 100
-      const x = elements(normal(5, rows * inputs), dtype)
-      const weight = normal(6, outputs * inputs)
-      const whole = (await kernels.matmul({ x, weight, inputs }, { threads: 1 })).y
-      for (const [begin, count, threads] of [
-        [0, 100, 2],
-        [0, 100, 3],
-        [7, 1, 1],
-        [31, 3, 3],
-        [60, 33, 2],
-      ] as const) {
-        const part = x.slice(begin * inputs, (begin + count) * inputs)
-        const { y } = await kernels.matmul({ x: part, weight, inputs }, { threads })
-        const expected = whole.slice(begin * outputs, (begin + count) * outputs)
-        t.deepEqual(
-          reference.bytes(y),
-          reference.bytes(expected),
-          `${outputs}×${inputs} ${begin}+${count} ${threads}`,
-        )
-      }
-    }
-  })
-
-  test(`matmulBackward ${dtype}: many chunks of rows add up`, async (t) => {
-    const [rows, outputs, inputs] = [1100, 7, 5]
-    const x = elements(normal(7, rows * inputs), dtype)
-    const dy = elements(normal(8, rows * outputs), dtype)
-    const { dweight } = await kernels.matmulBackward({ dy, x, weight: normal(9, outputs * inputs), inputs })
-    const dyT = reference.transpose(doubles(dy), outputs)
-    const expected = reference.matmul(dyT, reference.transpose(doubles(x), inputs), rows)
-    close(t, 'dweight', dweight, expected, { absolute: 1e-4, relative: 1e-5 })
-  })
-
-  test(`matmul ${dtype}: no rows give no rows`, async (t) => {
-    const x = elements(new Float32Array(0), dtype)
-    const weight = normal(1, 15)
-    t.is((await kernels.matmul({ x, weight, inputs: 5 })).y.length, 0)
-    const { dx, dweight } = await kernels.matmulBackward({ dy: x, x, weight, inputs: 5 })
-    t.is(dx.length, 0)
-    t.true(dweight.every((value) => value === 0))
+  test('matmul: a row with a NaN or an infinity leaves the others alone', async (t) => {
+    const x = normal(1, 3 * 47)
+    const weight = normal(2, 31 * 47)
+    const clean = (await kernels.matmul({ x, weight, inputs: 47 })).y as Float32Array
+    x[50] = Number.NaN
+    const { y } = await kernels.matmul({ x, weight, inputs: 47 })
+    t.true((y as Float32Array).subarray(31, 62).every(Number.isNaN))
+    t.deepEqual(y.slice(0, 31), clean.slice(0, 31))
+    t.deepEqual(y.slice(62), clean.slice(62))
   })
 }
 
-test('matmul: a row with a NaN or an infinity leaves the others alone', async (t) => {
-  const x = normal(1, 3 * 47)
-  const weight = normal(2, 31 * 47)
-  const clean = (await kernels.matmul({ x, weight, inputs: 47 })).y as Float32Array
-  x[50] = Number.NaN
-  const { y } = await kernels.matmul({ x, weight, inputs: 47 })
-  t.true((y as Float32Array).subarray(31, 62).every(Number.isNaN))
-  t.deepEqual(y.slice(0, 31), clean.slice(0, 31))
-  t.deepEqual(y.slice(62), clean.slice(62))
-})
+if (hasEmulated) {
+  test.serial('matmul: on the emulated CUDA device ldmatrix meets no bank twice', async (t) => {
+    const [rows, inputs, outputs] = [70, 64, 72]
+    const x = elements(normal(1, rows * inputs), 'bf16')
+    const dy = elements(normal(2, rows * outputs), 'bf16')
+    const weight = normal(3, outputs * inputs)
+    loadEmulated().emulation.takeBankConflicts()
+    await emulated.kernels.matmul({ x, weight, inputs })
+    await emulated.kernels.matmulBackward({ dy, x, weight, inputs })
+    t.is(loadEmulated().emulation.takeBankConflicts(), 0)
+  })
+
+  test.serial('matmul: on the emulated CUDA device every schedule gives the same bits', async (t) => {
+    const [rows, inputs, outputs] = [70, 72, 40]
+    const x = elements(normal(1, rows * inputs), 'bf16')
+    const weight = normal(3, outputs * inputs)
+    const { y } = await emulated.kernels.matmul({ x, weight, inputs })
+    for (const seed of [1, 2, 3]) {
+      loadEmulated().emulation.setSeed(seed)
+      t.deepEqual((await emulated.kernels.matmul({ x, weight, inputs })).y, y)
+    }
+    loadEmulated().emulation.setSeed(0)
+  })
+}
 
 const onX86 = process.arch === 'x64' ? test : test.skip
 onX86('matmul without AVX-512: f32 rows keep their bits, bf16 is ERR_NO_DEVICE with advice', async (t) => {

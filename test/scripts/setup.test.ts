@@ -41,7 +41,7 @@ test('missing packages are installed by apt-get, after an update when the first 
   const result = await setup()
   const calls = (await readFile(path.join(folder, 'apt.log'), 'utf8')).trim().split('\n')
   const install =
-    'install -y --no-install-recommends cmake g++ make libdnnl-dev libhwy-dev nlohmann-json3-dev clang-format'
+    'install -y --no-install-recommends cmake g++ make libdnnl-dev libhwy-dev nlohmann-json3-dev clang-format libboost-context-dev'
   t.deepEqual(calls, [install, 'update', install])
   // The stub installs nothing, so the addon can't be built: that is said, with what is missing.
   t.is(result.exitCode, 1)

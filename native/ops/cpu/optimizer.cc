@@ -7,8 +7,8 @@
 #include <cmath>
 
 #include "ops/cpu/kernels.h"
-#include "ops/cpu/optimizer.h"
 #include "ops/cpu/simd-inl.h"
+#include "ops/optimizer.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ssrl::ops::host::HWY_NAMESPACE {
@@ -64,18 +64,7 @@ HWY_EXPORT(adamw_range);
 HWY_EXPORT(squares_range);
 
 Status adamw(const AdamW& a) {
-  const double correction1 = 1.0 - std::pow(a.beta1, static_cast<double>(a.step));
-  const double correction2 = 1.0 - std::pow(a.beta2, static_cast<double>(a.step));
-  const AdamWFactors factors{
-      .step_size = static_cast<float>(a.learning_rate / correction1),
-      .kept = static_cast<float>(1.0 - a.learning_rate * a.weight_decay),
-      .beta1 = static_cast<float>(a.beta1),
-      .complement1 = static_cast<float>(1.0 - a.beta1),
-      .beta2 = static_cast<float>(a.beta2),
-      .complement2 = static_cast<float>(1.0 - a.beta2),
-      .root_correction = static_cast<float>(std::sqrt(correction2)),
-      .epsilon = static_cast<float>(a.epsilon),
-  };
+  const AdamWFactors factors = adamw_factors(a);
   parallel_ranges(a.count, 16384, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(adamw_range)(a, factors, begin, end);
   });

@@ -1,0 +1,40 @@
+/** The devices whose kernels this build can run; the tests of the kernels run on each. */
+import { existsSync } from 'node:fs'
+import test, { type Implementation } from 'ava'
+import { type KernelOptions, kernels } from '../../lib/kernels.ts'
+
+export interface Device {
+  name: 'cpu' | 'cuda-emulated'
+  kernels: typeof kernels
+  /** ava's, with the device in the title. */
+  test: (title: string, body: Implementation<[]>) => void
+}
+
+type AnyKernel = (args: never, options?: KernelOptions) => unknown
+
+function on(device: 'cuda-emulated'): typeof kernels {
+  const bound = Object.entries(kernels).map(([name, kernel]) => [
+    name,
+    (args: never, options?: KernelOptions) => (kernel as AnyKernel)(args, { ...options, device }),
+  ])
+  return Object.fromEntries(bound)
+}
+
+export const emulated: Device = {
+  name: 'cuda-emulated',
+  kernels: on('cuda-emulated'),
+  test: (title, body) => test(`emulated CUDA: ${title}`, body),
+}
+
+export const hasEmulated = existsSync(
+  new URL('../../build/Release/ssrl-emulated.node', import.meta.url).pathname,
+)
+
+if (!hasEmulated) {
+  test.skip('emulated CUDA: not built (node scripts/build-cuda.mjs emulated says why)', () => {})
+}
+
+export const devices: Device[] = [
+  { name: 'cpu', kernels, test: (title, body) => test(title, body) },
+  ...(hasEmulated ? [emulated] : []),
+]
