@@ -1,56 +1,14 @@
 // The fused head: output projection, log-softmax, clipped policy-gradient (or SFT) loss and its gradients,
 // chunk by chunk over the rows that count. The gradient of a row of logits replaces the logits, in the
 // compute type.
-#include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/vocabulary.h"
+#include "ops/policy_loss_math.h"
 
 namespace ssrl::ops::host {
 namespace {
-
-// What one row adds to the statistics, and the derivative of its loss by its log-prob.
-struct RowLoss {
-  float policy = 0;
-  float kl = 0;
-  float ratio = 1;
-  float mismatch = 0;
-  float derivative = 0;  // weight included
-  bool clip_low = false;
-  bool clip_high = false;
-};
-
-RowLoss row_loss(const PolicyLoss& a, int64_t row, float logprob) {
-  const PolicyLossOptions& o = a.options;
-  RowLoss loss;
-  if (a.old_logprobs != nullptr) loss.mismatch = std::fabs(logprob - a.old_logprobs[row]);
-  if (o.type == LossType::kSft) {
-    loss.policy = -logprob;
-    loss.derivative = -a.weights[row];
-    return loss;
-  }
-  const float advantage = a.advantages[row];
-  if (a.old_logprobs != nullptr) loss.ratio = std::exp(logprob - a.old_logprobs[row]);
-  const float r = loss.ratio;
-  const float clipped = std::min(std::max(r, 1.0f - o.epsilon), 1.0f + o.epsilon_high);
-  loss.clip_low = advantage < 0 && r < 1.0f - o.epsilon;
-  loss.clip_high = advantage > 0 && r > 1.0f + o.epsilon_high;
-  loss.policy = std::max(-advantage * r, -advantage * clipped);
-  float derivative = -advantage * r >= -advantage * clipped ? -advantage * r : 0.0f;
-  if (o.dual_clip > 0 && advantage < 0 && loss.policy > -advantage * o.dual_clip) {
-    loss.policy = -advantage * o.dual_clip;
-    derivative = 0;
-  }
-  if (o.beta != 0 && a.ref_logprobs != nullptr) {
-    const float difference = a.ref_logprobs[row] - logprob;
-    loss.kl = std::expm1(difference) - difference;
-    derivative += o.beta * -std::expm1(difference);
-  }
-  loss.derivative = a.weights[row] * derivative;
-  return loss;
-}
 
 struct Chunk {
   int64_t* rows;    // [chunk] indices of the rows with a weight
@@ -85,23 +43,6 @@ Chunk carve_chunk(void* scratch, const PackedWeight& weight, size_t* bytes) {
   return chunk;
 }
 
-void add_row(const PolicyLoss& a, int64_t row, const RowLoss& loss, float entropy,
-             PolicyLossStatistics* total) {
-  const double weight = a.weights[row];
-  const double kl_weight = a.options.type == LossType::kSft ? 0 : a.options.beta;
-  total->policy_loss += weight * loss.policy;
-  total->loss += weight * (loss.policy + kl_weight * loss.kl);
-  total->kl += loss.kl;
-  total->entropy += entropy;
-  total->ratio += loss.ratio;
-  total->ratio_max = std::max(total->ratio_max, static_cast<double>(loss.ratio));
-  // A NaN must survive: std::max would drop it.
-  if (!(loss.mismatch <= total->mismatch)) total->mismatch = loss.mismatch;
-  total->clip_low += loss.clip_low;
-  total->clip_high += loss.clip_high;
-  total->rows += 1;
-}
-
 Status run_chunk(const PolicyLoss& a, const Chunk& chunk, int64_t count, PolicyLossStatistics* statistics) {
   const int64_t vocabulary = a.weight->outputs(), inputs = a.weight->inputs();
   const DType type = a.weight->compute();
@@ -124,7 +65,7 @@ Status run_chunk(const PolicyLoss& a, const Chunk& chunk, int64_t count, PolicyL
     }
   });
   for (int64_t i = 0; i < count; ++i) {
-    add_row(a, chunk.rows[i], chunk.losses[i], chunk.entropies[i], statistics);
+    add_row(a, a.weights[chunk.rows[i]], chunk.losses[i], chunk.entropies[i], statistics);
   }
   if (a.dhidden != nullptr) {
     SSRL_RETURN_IF_ERROR(linear_backward_input(*a.weight, chunk.dlogits, count, chunk.dhidden, DType::kF32));

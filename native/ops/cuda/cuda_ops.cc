@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ops/cuda/cuda_ops.h"
+#include "ops/cuda/head.h"
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/matmul.h"
 
@@ -117,11 +118,13 @@ class CudaOps final : public ops::Ops {
   size_t attention_backward_scratch(const ops::AttentionBackward&) const override { return 0; }
   Status attention_backward(const ops::AttentionBackward&) override { return missing("attention"); }
 
-  size_t log_probs_scratch(const ops::PackedWeight&) const override { return 0; }
-  Status log_probs(const ops::LogProbs&) override { return missing("the fused head"); }
-  size_t policy_loss_scratch(const ops::PackedWeight&) const override { return 0; }
-  Status policy_loss(const ops::PolicyLoss&, ops::PolicyLossStatistics*) override {
-    return missing("the fused head");
+  size_t log_probs_scratch(const ops::PackedWeight& weight) const override { return log_probs_bytes(weight); }
+  Status log_probs(const ops::LogProbs& a) override { return cuda::log_probs(*this, a, stream_); }
+  size_t policy_loss_scratch(const ops::PackedWeight& weight) const override {
+    return policy_loss_bytes(weight);
+  }
+  Status policy_loss(const ops::PolicyLoss& a, ops::PolicyLossStatistics* statistics) override {
+    return cuda::policy_loss(*this, a, statistics, stream_);
   }
   size_t sample_scratch(int64_t) const override { return 0; }
   Status sample(const ops::Sample& a) override { return cuda::sample(a, stream_); }
