@@ -173,7 +173,7 @@ test('disposing in the middle of work rejects that work with ERR_DISPOSED', asyn
   const gone = { code: 'ERR_DISPOSED' }
   const running = [
     t.throwsAsync(policy.generate([{ tokens: prompt, n: 50 }], { maxNewTokens: 450, ignoreEnd: true }), gone),
-    t.throwsAsync(policy.score(Array.from({ length: 200 }, () => someTokens(500, 1, 256))), gone),
+    t.throwsAsync(policy.score(Array.from({ length: 200 }, (_, i) => someTokens(500, i, 256))), gone),
   ]
   await new Promise((resolve) => setTimeout(resolve, 20))
   await policy.dispose()
