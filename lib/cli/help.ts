@@ -2,7 +2,7 @@
 const variables: [name: string, meaning: string][] = [
   ['SSRL_THREADS', 'compute threads (default: one for each physical core that the process may use)'],
   ['SSRL_DEVICE', 'where to compute: auto or cpu'],
-  ['SSRL_CPU', 'use no instructions beyond avx2, avx512 or amx'],
+  ['SSRL_CPU', 'use no instructions beyond avx2 or avx512; amx: multiply as on CPUs that have it'],
   ['SSRL_MEMORY', 'use no more memory than this: bytes, or such as 2GB or 500MB'],
   ['HF_HOME', 'where downloaded models are kept'],
   ['HF_ENDPOINT', 'the hub to download from'],

@@ -157,22 +157,46 @@ if (hasEmulated) {
 }
 
 const onX86 = process.arch === 'x64' ? test : test.skip
-onX86('matmul without AVX-512: f32 rows keep their bits, bf16 is ERR_NO_DEVICE with advice', async (t) => {
+
+/** For each type, whether some rows of a batch have the bits that they have in the whole: `true`, `false` or an error. */
+async function rowsKeepTheirBits(level: string): Promise<string[]> {
   const script = `
     import { kernels } from './lib/kernels.ts'
-    import { bytes, normal } from './test/native/reference.ts'
+    import { bytes, elements, normal } from './test/native/reference.ts'
     const [rows, outputs, inputs] = [70, 300, 700]
-    const [x, weight] = [normal(1, rows * inputs), normal(2, outputs * inputs)]
-    const whole = (await kernels.matmul({ x, weight, inputs }, { threads: 1 })).y
-    for (const [begin, count, threads] of [[0, 70, 3], [5, 1, 1], [33, 2, 2]]) {
-      const { y } = await kernels.matmul({ x: x.slice(begin * inputs, (begin + count) * inputs), weight, inputs }, { threads })
-      console.log(bytes(y).equals(bytes(whole.slice(begin * outputs, (begin + count) * outputs))))
-    }
-    await kernels.matmul({ x: new Uint16Array(4), weight: new Float32Array(4), inputs: 2 }).catch((error) => console.log(error.code, error.message))`
+    const weight = normal(2, outputs * inputs)
+    for (const dtype of ['f32', 'bf16']) {
+      const x = elements(normal(1, rows * inputs), dtype)
+      const multiply = async (begin, count, threads) =>
+        (await kernels.matmul({ x: x.slice(begin * inputs, (begin + count) * inputs), weight, inputs }, { threads })).y
+      try {
+        const whole = await multiply(0, rows, 1)
+        let equal = true
+        for (const [begin, count, threads] of [[0, 70, 3], [5, 1, 1], [33, 2, 2], [60, 9, 3]]) {
+          const part = whole.slice(begin * outputs, (begin + count) * outputs)
+          equal &&= bytes(await multiply(begin, count, threads)).equals(bytes(part))
+        }
+        console.log(equal)
+      } catch (error) {
+        console.log(error.code, error.message)
+      }
+    }`
   const { stdout } = await execa('node', ['--import=tsx', '--input-type=module', '-e', script], {
-    env: { SSRL_CPU: 'avx2' },
+    env: { SSRL_CPU: level },
   })
-  const lines = stdout.split('\n')
-  t.deepEqual(lines.slice(0, 3), ['true', 'true', 'true'])
-  t.regex(lines[3]!, /^ERR_NO_DEVICE .*AVX-512.*use the dtype f32/)
+  return stdout.split('\n')
+}
+
+onX86('matmul without AVX-512: f32 rows keep their bits, bf16 is ERR_NO_DEVICE with advice', async (t) => {
+  const [f32, bf16] = await rowsKeepTheirBits('avx2')
+  t.is(f32, 'true')
+  t.regex(bf16!, /^ERR_NO_DEVICE .*AVX-512.*use the dtype f32/)
 })
+
+for (const level of ['avx512', 'amx']) {
+  onX86(`matmul with SSRL_CPU=${level}: rows keep their bits, by the products of that level`, async (t) => {
+    const [f32, bf16] = await rowsKeepTheirBits(level)
+    t.is(f32, 'true')
+    t.regex(bf16!, /^true|^ERR_NO_DEVICE/)
+  })
+}
