@@ -34,6 +34,7 @@ export function barChart(bars: readonly Bar[], title: string): string {
   })
   return `${[
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" font-family="sans-serif" font-size="12">`,
+    `<title>${escaped(title)}</title>`,
     `<rect width="${width}" height="${height}" fill="#ffffff"/>`,
     `<text x="${width / 2}" y="24" fill="#111827" font-size="15" text-anchor="middle">${escaped(title)}</text>`,
     ...parts,
