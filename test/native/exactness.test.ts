@@ -59,22 +59,19 @@ for (const name of fixtureNames) {
       }
     })
 
-    testWithShared(
-      `${name}, ${dtype}: prompts of every length to 600 are exact`,
-      async (t) => {
-        const subject = await load(t, new Reference(name).folder, dtype)
-        const { vocabSize, maxPositions } = subject.policy.config
-        const lengths = Array.from({ length: Math.min(600, maxPositions - 2) }, (_, i) => i + 1)
-        const requests = lengths.map((length, i) => ({ tokens: someTokens(length, i, vocabSize) }))
-        const completions = await subject.policy.generate(requests, {
-          seed: 1,
-          maxNewTokens: 2,
-          ignoreEnd: true,
-        })
-        t.is(completions.length, lengths.length)
-        await assertExact(t, subject, completions)
-      },
-    )
+    testWithShared(`${name}, ${dtype}: prompts of every length to 600 are exact`, async (t) => {
+      const subject = await load(t, new Reference(name).folder, dtype)
+      const { vocabSize, maxPositions } = subject.policy.config
+      const lengths = Array.from({ length: Math.min(600, maxPositions - 2) }, (_, i) => i + 1)
+      const requests = lengths.map((length, i) => ({ tokens: someTokens(length, i, vocabSize) }))
+      const completions = await subject.policy.generate(requests, {
+        seed: 1,
+        maxNewTokens: 2,
+        ignoreEnd: true,
+      })
+      t.is(completions.length, lengths.length)
+      await assertExact(t, subject, completions)
+    })
 
     testWithShared(
       `${name}, ${dtype}: the same tokens and bits with 1, 2 and 3 threads, alone or in a batch`,
