@@ -102,9 +102,12 @@ test('a session that works takes no second call', async (t) => {
   const policy = await bytePolicy(t)
   const session = await Session.open(policy, prompt)
   const running = session.generate({ ...options, maxNewTokens: 100 })
-  await t.throwsAsync(session.generate(options), { code: 'ERR_INVALID_ARG', message: /at rest/ })
-  await t.throwsAsync(session.append(Int32Array.of(1)), { code: 'ERR_INVALID_ARG' })
-  await t.throwsAsync(session.fork(2), { code: 'ERR_INVALID_ARG' })
+  // Together: by the time that one is refused, the work may be done.
+  await Promise.all([
+    t.throwsAsync(session.generate(options), { code: 'ERR_INVALID_ARG', message: /at rest/ }),
+    t.throwsAsync(session.append(Int32Array.of(1)), { code: 'ERR_INVALID_ARG' }),
+    t.throwsAsync(session.fork(2), { code: 'ERR_INVALID_ARG' }),
+  ])
   const { tokens } = await running
   t.is(session.length, prompt.length + tokens.length)
 })
