@@ -25,7 +25,8 @@ const run = (program: string, args: string[]) => execa(program, args, { cwd: her
 async function installNode(): Promise<void> {
   if (existsSync(path.join(nodeLlamaCppPath, 'package.json'))) return
   // Its install script would look for a prebuilt binary, or build one; the binaries are packages of their own.
-  await run('npm', ['ci', '--no-audit', '--no-fund', '--ignore-scripts'])
+  // Not `npm ci`: it refuses a lock file without the packages of other platforms, which some registries lack.
+  await run('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--ignore-scripts'])
 }
 
 async function installPython(): Promise<void> {
