@@ -1,11 +1,9 @@
 import type { Completion } from '../../lib/policy/completion.ts'
 import type { Policy } from '../../lib/policy/policy.ts'
 import { createTrajectory, type Trajectory } from '../../lib/rollout/trajectory.ts'
-import { groupAdvantages } from '../../lib/training/advantages.ts'
 import { parseConfig } from '../../lib/training/config-parse.ts'
 import { learnFrom } from '../../lib/training/learn.ts'
 import { Learner } from '../../lib/training/learner.ts'
-import { prepareSequences } from '../../lib/training/loss-batch.ts'
 import type { GrpoWork, LearnerWork, Result } from '../job.ts'
 import { type Repeats, timed } from './timed.ts'
 
@@ -50,12 +48,10 @@ export async function grpoStep(policy: Policy, work: GrpoWork, repeats: Repeats)
     const sampling = { temperature: 1, maxNewTokens: newTokens, ignoreEnd: true, seed: seed++ }
     const completions = await policy.generate(requests, sampling)
     const rewards = completions.map(({ text }) => vowels(text))
-    const groups = completions.map(({ requestIndex }) => requestIndex)
-    const { values } = groupAdvantages(rewards, groups, settings)
-    const prepared = prepareSequences(completions.map(toTrajectory), values, settings)
-    const learnt = await learnFrom({ policy, reference, learner }, prepared, settings, learningRate)
-    loss = learnt.loss
-    gradNorm = learnt.gradNorm
+    const scored = { trajectories: completions.map(toTrajectory), rewards }
+    const { statistics } = await learnFrom({ policy, reference, learner }, scored, settings, learningRate)
+    loss = statistics.loss
+    gradNorm = statistics.gradNorm
   }
   const seconds = await timed(step, repeats)
   await reference.dispose()

@@ -1,5 +1,6 @@
 import { SsrlError } from '../errors.ts'
 import { type Config, defaultOf, lookup, type SettingName, settingNames, type TrainerName } from './config.ts'
+import { requireSense } from './config-sense.ts'
 
 /** Some settings, not necessarily all; what is absent or undefined takes its default. */
 export type PartialConfig = { [K in SettingName]?: Config[K] | undefined }
@@ -71,55 +72,6 @@ function editDistance(a: string, b: string): number {
     row = next
   }
   return row[b.length]!
-}
-
-function refuse(message: string): never {
-  throw new SsrlError('ERR_INVALID_CONFIG', message)
-}
-
-/** Combinations that would silently do something else than what they say. */
-function requireSense(config: Config, input: PartialConfig): void {
-  if (config.topP !== 1 || config.topK !== 0 || config.minP !== 0) {
-    const name = config.topP !== 1 ? 'topP' : config.topK !== 0 ? 'topK' : 'minP'
-    const off = name === 'topP' ? 1 : 0
-    refuse(
-      `Expected ${name} to be ${off} in training but received ${config[name]}: truncated sampling draws from another ` +
-        'distribution than the one that is trained. Use it in generate or eval',
-    )
-  }
-  if (config.warmupSteps > 0 && config.warmupRatio > 0) {
-    refuse(
-      `Expected warmupSteps or warmupRatio but received both (${config.warmupSteps}, ${config.warmupRatio})`,
-    )
-  }
-  if (config.warmupSteps > config.maxSteps) {
-    refuse(`Expected warmupSteps of at most maxSteps (${config.maxSteps}) but received ${config.warmupSteps}`)
-  }
-  if (config.schedule === 'constant' && (config.scheduleFloor > 0 || config.scheduleHold > 0)) {
-    refuse('scheduleFloor and scheduleHold need schedule "linear" or "cosine"; "constant" does not fall')
-  }
-  if (config.evaluationTemperature === 0 && config.evaluationSamples > 1) {
-    refuse(
-      'Expected evaluationTemperature above 0 with evaluationSamples above 1: greedy samples are all the same',
-    )
-  }
-  if (input.packedLength !== undefined && !config.packing) refuse('packedLength needs packing: true')
-  if (config.packing && config.maxLength !== null && config.maxLength > config.packedLength) {
-    refuse(
-      `Expected maxLength of at most packedLength (${config.packedLength}), or no example of that length fits a row, ` +
-        `but received ${config.maxLength}`,
-    )
-  }
-  requireClippingSense(config)
-}
-
-function requireClippingSense({ dualClip, epsilonHigh, epsilon }: Config): void {
-  const high = epsilonHigh ?? epsilon
-  if (dualClip !== null && dualClip <= 1 + high) {
-    refuse(
-      `Expected dualClip above 1 + epsilonHigh (${1 + high}), or it clips what is inside the range, but received ${dualClip}`,
-    )
-  }
 }
 
 /** Names of settings that differ between a checkpoint and what is asked for now, those that may differ aside. */

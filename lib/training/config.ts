@@ -56,7 +56,11 @@ export const settings = {
       trl: 'TRL counts completions per device; SSRL used 256 questions',
     },
   ),
-  numGenerations: ssrl(integer({ min: 2 }), 8, 'Trajectories per question (the group G); SSRL used 5'),
+  numGenerations: ssrl(
+    integer({ min: 1 }),
+    8,
+    'Trajectories per question (the group G); estimators that compare within a group need 2; SSRL used 5',
+  ),
   maxPromptLength: ssrl(
     optional(integer({ min: 1 })),
     null,
@@ -103,10 +107,18 @@ export const settings = {
   rewardTimeout: ssrl(number({ above: 0 }), 60, "Seconds that a user's reward function may take", {
     free: true,
   }),
+
+  // Advantages
+  estimator: ssrl(
+    choice('grpo', 'rloo', 'reinforce_plus_plus', 'reinforce_plus_plus_baseline'),
+    'grpo',
+    'Baseline and scale of advantages: the group (grpo), the others of the group (rloo), the batch (reinforce_plus_plus), group and batch (reinforce_plus_plus_baseline)',
+    { trl: 'TRL has a trainer for each' },
+  ),
   scaleRewards: ssrl(
     choice('group', 'batch', 'none'),
     'group',
-    'Divide advantages by the standard deviation of the group, of the batch, or not at all',
+    'Of grpo: divide advantages by the standard deviation of the group, of the batch, or not at all',
   ),
   advantageEpsilon: ssrl(number({ above: 0 }), 1e-6, 'Added to that standard deviation', {
     trl: 'TRL: 1e-4; SSRL: 1e-6',
@@ -139,7 +151,13 @@ export const settings = {
   numIterations: ssrl(
     integer({ min: 1 }),
     1,
-    'Passes over each batch of trajectories (μ); at 1 the ratio is exactly 1 and clipping never acts',
+    'Passes over each batch of trajectories (μ); at 1, with one mini-batch, the ratio is exactly 1 and clipping never acts',
+  ),
+  numMiniBatches: ssrl(
+    integer({ min: 1 }),
+    1,
+    'Optimizer steps per pass, each on a share of the questions; from the second on the ratio leaves 1',
+    { trl: 'num_mini_batches of its PPO' },
   ),
   informationMask: ssrl(
     informationMask(),

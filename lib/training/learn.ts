@@ -1,9 +1,12 @@
+import { mean } from '../mean.ts'
 import type { Policy } from '../policy/policy.ts'
+import type { Trajectory } from '../rollout/trajectory.ts'
 import type { Config } from './config.ts'
+import { type Advantage, countConstantGroups, estimate } from './estimators/index.ts'
 import type { Learner, LossOptions } from './learner.ts'
-import type { LossSequence, StepSequences } from './loss-batch.ts'
+import { type LossSequence, miniBatches, prepareSequences, type StepSequences } from './loss-batch.ts'
 import { microBatches } from './micro-batches.ts'
-import { type PassStatistics, summarizePasses } from './step-record.ts'
+import { type LearningStatistics, type PassStatistics, summarizePasses } from './step-record.ts'
 
 /** Who takes part in an update: the policy that sampled, the frozen reference (where beta is above 0), the learner. */
 export interface LearningModels {
@@ -12,21 +15,73 @@ export interface LearningModels {
   learner: Learner
 }
 
+/** The trajectories of one step with their rewards; null takes one out of everything. */
+export interface ScoredTrajectories {
+  trajectories: readonly Trajectory[]
+  rewards: readonly (number | null)[]
+}
+
+/** What came of an update, beside what the record of the step says. */
+export interface Learnt {
+  /** One per trajectory; where tokens have advantages of their own, the mean over those that are learnt from. */
+  advantages: (number | null)[]
+  /** What was learnt from. */
+  prepared: StepSequences
+  statistics: LearningStatistics & { zeroVarianceGroups: number; gradNorm: number }
+}
+
 /**
- * Completes the sequences with old and reference log-probs, learns from them and sums up. A failure in the first pass
- * leaves the weights as they were; with several passes, those before the failure stay.
+ * From rewards to new weights: picks and completes the sequences, estimates advantages, takes the optimizer steps. A
+ * failure in the first of them leaves the weights as they were; with several, those before the failure stay.
  */
 export async function learnFrom(
   { policy, reference, learner }: LearningModels,
-  prepared: StepSequences,
+  { trajectories, rewards }: ScoredTrajectories,
   settings: LearnSettings,
   learningRate: number,
-) {
+): Promise<Learnt> {
+  const prepared = prepareSequences(trajectories, rewards, settings)
   const inexactness = await attachOldLogProbs(policy, prepared.sequences, settings.temperature)
   if (reference) await attachReferenceLogProbs(reference, prepared.sequences, settings.temperature)
+  const advantages = attachAdvantages({ trajectories, rewards }, prepared, settings)
   const { passes, gradNorm } = await learn(learner, prepared, settings, learningRate)
   const summary = summarizePasses(passes)
-  return { ...summary, mismatch: Math.max(summary.mismatch, inexactness), gradNorm }
+  const zeroVarianceGroups = countConstantGroups(rewards, groupsOf(trajectories))
+  return {
+    advantages,
+    prepared,
+    statistics: {
+      ...summary,
+      mismatch: Math.max(summary.mismatch, inexactness),
+      zeroVarianceGroups,
+      gradNorm,
+    },
+  }
+}
+
+const groupsOf = (trajectories: readonly Trajectory[]) => trajectories.map(({ group }) => group)
+const nothing = new Uint8Array(0)
+
+/** Gives sequences their advantages, and returns one number a trajectory. */
+function attachAdvantages(
+  { trajectories, rewards }: ScoredTrajectories,
+  { sequences }: StepSequences,
+  settings: LearnSettings,
+): (number | null)[] {
+  const learntFrom = new Map(sequences.map((sequence) => [sequence.index, sequence]))
+  const scored = trajectories.map(({ group }, index) => ({
+    group,
+    reward: rewards[index]!,
+    mask: learntFrom.get(index)?.lossMask ?? nothing,
+  }))
+  const { advantages } = estimate(scored, settings)
+  for (const sequence of sequences) sequence.advantage = advantages[sequence.index]!
+  return advantages.map((advantage, index) => meanAdvantage(advantage, scored[index]!.mask))
+}
+
+function meanAdvantage(advantage: Advantage, mask: Uint8Array): number | null {
+  if (advantage === null || typeof advantage === 'number') return advantage
+  return mean(Array.from(advantage).filter((_, t) => mask[t] !== 0))
 }
 
 /**
@@ -70,6 +125,9 @@ async function attachReferenceLogProbs(
 
 export type LearnSettings = Pick<
   Config,
+  | 'estimator'
+  | 'scaleRewards'
+  | 'advantageEpsilon'
   | 'lossType'
   | 'epsilon'
   | 'epsilonHigh'
@@ -77,39 +135,52 @@ export type LearnSettings = Pick<
   | 'beta'
   | 'temperature'
   | 'maxCompletionLength'
+  | 'informationMask'
+  | 'maskTruncatedCompletions'
   | 'numIterations'
+  | 'numMiniBatches'
   | 'microBatchTokens'
 >
 
-/**
- * `numIterations` passes over the sequences, one optimizer step each. Micro-batches share the step's denominator, so
- * how they are cut does not change the result. A pass that fails updates nothing; its gradients are dropped.
- */
+/** `numIterations` passes over the sequences, each in `numMiniBatches` optimizer steps: their statistics, in order. */
 async function learn(
   learner: Learner,
-  { sequences, normalizer }: StepSequences,
+  { sequences }: StepSequences,
   settings: LearnSettings,
   learningRate: number,
 ): Promise<{ passes: PassStatistics[][]; gradNorm: number }> {
   const passes: PassStatistics[][] = []
   let gradNorm = 0
-  if (sequences.length === 0) return { passes, gradNorm }
-  const loss = lossOptions(settings, normalizer)
-  const batches = microBatches(sequences, settings.microBatchTokens)
+  const parts = miniBatches(sequences, settings)
   for (let pass = 0; pass < settings.numIterations; pass++) {
-    try {
-      const statistics: PassStatistics[] = []
-      for (const { start, end } of batches) {
-        statistics.push(await learner.accumulate(toBatch(sequences.slice(start, end)), loss))
-      }
+    for (const part of parts) {
+      passes.push(await accumulate(learner, part, settings))
       gradNorm = (await learner.step({ learningRate })).gradNorm
-      passes.push(statistics)
-    } catch (error) {
-      await learner.zeroGradients()
-      throw error
     }
   }
   return { passes, gradNorm }
+}
+
+/**
+ * The gradients of one optimizer step. Micro-batches share its denominator, so how they are cut does not change the
+ * result. A failure drops all of them.
+ */
+async function accumulate(
+  learner: Learner,
+  { sequences, normalizer }: StepSequences,
+  settings: LearnSettings,
+): Promise<PassStatistics[]> {
+  const loss = lossOptions(settings, normalizer)
+  const statistics: PassStatistics[] = []
+  try {
+    for (const { start, end } of microBatches(sequences, settings.microBatchTokens)) {
+      statistics.push(await learner.accumulate(toBatch(sequences.slice(start, end)), loss))
+    }
+    return statistics
+  } catch (error) {
+    await learner.zeroGradients()
+    throw error
+  }
 }
 
 function lossOptions(settings: LearnSettings, normalizer: number): LossOptions {
@@ -131,8 +202,11 @@ function toBatch(sequences: readonly LossSequence[]) {
     tokens: sequences.map(({ tokens }) => tokens),
     lossMask: sequences.map(({ lossMask }) => lossMask),
     lossWeights: sequences.map(({ lossWeights }) => lossWeights),
-    advantages: Float32Array.from(sequences, ({ advantage }) => advantage),
+    advantages: sequences.map(perToken),
     oldLogProbs: sequences.map(({ oldLogProbs }) => oldLogProbs),
     ...(hasReference ? { referenceLogProbs: sequences.map((sequence) => sequence.referenceLogProbs!) } : {}),
   }
 }
+
+const perToken = ({ advantage, lossMask }: LossSequence) =>
+  typeof advantage === 'number' ? new Float32Array(lossMask.length).fill(advantage) : advantage

@@ -1,18 +1,21 @@
 import { lossWeights } from '../rollout/mask.ts'
 import type { Trajectory } from '../rollout/trajectory.ts'
 import type { Config } from './config.ts'
+import type { Advantage } from './estimators/index.ts'
 
 /** One sequence as the learner takes it: T tokens, per-token arrays of T - 1 values. */
 export interface LossSequence {
   tokens: Int32Array
   lossMask: Uint8Array
   lossWeights: Float32Array
-  advantage: number
+  /** Of the trajectory, or of each token. */
+  advantage: NonNullable<Advantage>
   oldLogProbs: Float32Array
   /** Log-probs of the frozen reference, where beta is above 0. */
   referenceLogProbs?: Float32Array
-  /** The trajectory that it came from. */
+  /** The trajectory that it came from, and its index in the step. */
   trajectory: Trajectory
+  index: number
 }
 
 /** What one optimizer step learns from. */
@@ -30,18 +33,17 @@ type LossSettings = Pick<
 >
 
 /**
- * Picks what is learnt from: trajectories with an advantage (a null reward has none) and at least one active token;
- * truncated ones only where they are not masked.
+ * Picks what is learnt from: trajectories with a reward that is not null and at least one active token; truncated ones
+ * only where they are not masked. Their advantages are still 0.
  */
 export function prepareSequences(
   trajectories: readonly Trajectory[],
-  advantages: readonly (number | null)[],
+  rewards: readonly (number | null)[],
   settings: LossSettings,
 ): StepSequences {
   const sequences: LossSequence[] = []
   for (const [index, trajectory] of trajectories.entries()) {
-    const advantage = advantages[index] ?? null
-    if (advantage === null) continue
+    if ((rewards[index] ?? null) === null) continue
     if (settings.maskTruncatedCompletions && trajectory.finishReason === 'length') continue
     const weights = lossWeights(trajectory, settings.informationMask)
     const mask = Uint8Array.from(weights, (weight) => (weight > 0 ? 1 : 0))
@@ -51,12 +53,33 @@ export function prepareSequences(
       tokens,
       lossMask: mask,
       lossWeights: weights,
-      advantage,
+      advantage: 0,
       oldLogProbs: logProbs,
       trajectory,
+      index,
     })
   }
   return { sequences, ...denominators(sequences, settings) }
+}
+
+/**
+ * The sequences of each optimizer step, with a denominator of its own: whole questions, in order, as evenly as they go.
+ * A step that is left without sequences falls away.
+ */
+export function miniBatches(
+  sequences: readonly LossSequence[],
+  settings: LossSettings & Pick<Config, 'numMiniBatches'>,
+): StepSequences[] {
+  const groups = [...new Set(sequences.map(({ trajectory }) => trajectory.group))]
+  const partOf = new Map(
+    groups.map((group, place) => [group, Math.floor((place * settings.numMiniBatches) / groups.length)]),
+  )
+  const parts = Array.from({ length: settings.numMiniBatches }, (_, part) =>
+    sequences.filter(({ trajectory }) => partOf.get(trajectory.group) === part),
+  )
+  return parts
+    .filter((part) => part.length > 0)
+    .map((part) => ({ sequences: part, ...denominators(part, settings) }))
 }
 
 /**

@@ -5,6 +5,7 @@ import { Policy } from '../policy/policy.ts'
 import { findCheckpoint, readCheckpoint } from './checkpoint.ts'
 import { type Config, type SettingName, settingNames, type TrainerName } from './config.ts'
 import { differences, type PartialConfig } from './config-parse.ts'
+import { hasEffect } from './config-sense.ts'
 import { describeMachine, machineDifferences } from './machine.ts'
 import { readQuestions, sameQuestions, type TrainerState } from './trainer-state.ts'
 
@@ -88,8 +89,8 @@ function settingsOf(
   directory: string,
   wanted: PartialConfig,
 ): PartialConfig {
-  // Without packing its row length is the default that nobody asked for, and asking for it would be refused.
-  const names = settingNames(trainer).filter((name) => name !== 'packedLength' || state.config.packing)
+  // What has no effect beside the others is the default that nobody asked for, and asking for it would be refused.
+  const names = settingNames(trainer).filter((name) => hasEffect(name, state.config))
   const stored = Object.fromEntries(names.map((name) => [name, state.config[name]])) as PartialConfig
   const given = Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== undefined))
   return { ...stored, outputDirectory: runFolderOf(directory, state.config), ...given }

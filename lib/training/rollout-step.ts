@@ -49,5 +49,3 @@ export function trajectoryLines(
     advantage: advantages[index]!,
   }))
 }
-
-export const groupsOf = (trajectories: readonly Trajectory[]) => trajectories.map(({ group }) => group)

@@ -19,17 +19,15 @@ import { STOP_TAG } from '../rollout/grammar.ts'
 import type { PromptTemplate } from '../rollout/prompts.ts'
 import { dropLongPrompts, selfSearchAll } from '../rollout/self-search.ts'
 import type { Trajectory } from '../rollout/trajectory.ts'
-import { groupAdvantages } from './advantages.ts'
 import type { PartWriter } from './checkpoint.ts'
 import type { Config } from './config.ts'
 import { type PartialConfig, parseConfig } from './config-parse.ts'
 import { DataOrder } from './data-order.ts'
 import { learnFrom } from './learn.ts'
 import type { Learner } from './learner.ts'
-import { prepareSequences } from './loss-batch.ts'
 import { memoryNow } from './machine.ts'
 import { loadCheckpoint, type ResumeOptions, refuseDifferences, storedQuestions } from './resume.ts'
-import { createReward, groupsOf, type RewardOption, trajectoryLines } from './rollout-step.ts'
+import { createReward, type RewardOption, trajectoryLines } from './rollout-step.ts'
 import { learningRateAt } from './schedule.ts'
 import { describeCosts, describeRollout, type StepRecord } from './step-record.ts'
 import {
@@ -227,17 +225,12 @@ export class SSRLTrainer {
       const rollout = clock.lap()
       const context = { step, signal: signal ?? never() }
       const { total: rewards, parts } = await this.#reward.breakdown(trajectories, context)
-      const { values: advantages, zeroVarianceGroups } = groupAdvantages(
-        rewards,
-        groupsOf(trajectories),
-        config,
-      )
       const reward = clock.lap()
       signal?.throwIfAborted()
-      const prepared = prepareSequences(trajectories, advantages, config)
       const models = { policy, reference: this.#reference, learner: this.#learner! }
       const learningRate = learningRateAt(step, config)
-      const learnt = await learnFrom(models, prepared, config, learningRate)
+      const scored = { trajectories, rewards }
+      const { advantages, prepared, statistics } = await learnFrom(models, scored, config, learningRate)
       const seconds = { rollout, reward, learn: clock.lap() }
       const record: StepRecord = {
         step,
@@ -245,8 +238,7 @@ export class SSRLTrainer {
         learningRate,
         ...describeRollout(trajectories, rewards, parts),
         exactMatch: { mean: mean((await exactMatch(trajectories, { signal: never() })) as number[]) },
-        ...learnt,
-        zeroVarianceGroups,
+        ...statistics,
         ...describeCosts(trajectories, prepared, {
           seconds,
           passes: config.numIterations,

@@ -1,7 +1,7 @@
 import type { EvaluationScores } from '../evaluation/evaluate.ts'
 import { mean } from '../mean.ts'
 import type { Trajectory } from '../rollout/trajectory.ts'
-import { standardDeviation } from './advantages.ts'
+import { standardDeviation } from './estimators/whiten.ts'
 import type { LossStatistics } from './learner.ts'
 
 /** What is written about every optimizer step. Means are over the trajectories of the step unless said otherwise. */
@@ -32,12 +32,12 @@ export interface StepRecord {
   kl: number
   /** Share of active tokens whose ratio left the clip range downwards and upwards. */
   clip: { low: number; high: number }
-  /** Importance ratio over active tokens, all passes of the step. */
+  /** Importance ratio over active tokens, all passes and mini-batches of the step. */
   ratio: { mean: number; max: number }
   zeroVarianceGroups: number
-  /** max |log-prob of the learner's own forward - the sampler's| over active tokens of the first pass; 0 is expected. */
+  /** max |log-prob of the learner's own forward - the sampler's| over active tokens of the first optimizer step on them; 0 is expected. */
   mismatch: number
-  /** Global gradient norm before clipping, of the last pass. */
+  /** Global gradient norm before clipping, of the last optimizer step. */
   gradNorm: number
   tokens: { prompt: number; completion: number; active: number }
   evaluation?: EvaluationScores
@@ -101,7 +101,7 @@ function extremes(values: readonly number[]): { min: number; max: number } {
 /** The learner's statistics of one pass over one micro-batch. */
 export type PassStatistics = Omit<LossStatistics, 'sequences'>
 
-type LearningStatistics = Pick<
+export type LearningStatistics = Pick<
   StepRecord,
   'loss' | 'policyLoss' | 'kl' | 'entropy' | 'clip' | 'ratio' | 'mismatch'
 >

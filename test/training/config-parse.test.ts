@@ -52,7 +52,18 @@ const wrong: [string, object, RegExp][] = [
     { maxSteps: 1.5 },
     /Expected an integer of at least 1 for maxSteps but received 1.5/,
   ],
-  ['a group of one', { numGenerations: 1 }, /at least 2 for numGenerations/],
+  ['a group of one', { numGenerations: 1 }, /numGenerations of at least 2 with estimator "grpo"/],
+  ['a group of one, for rloo', { numGenerations: 1, estimator: 'rloo' }, /at least 2 with estimator "rloo"/],
+  [
+    'a scale that rloo has not',
+    { estimator: 'rloo', scaleRewards: 'batch' },
+    /scaleRewards needs estimator 'grpo'/,
+  ],
+  [
+    'more mini-batches than questions',
+    { promptsPerStep: 2, numMiniBatches: 3 },
+    /at most promptsPerStep \(2\)/,
+  ],
   [
     'an unknown choice',
     { lossType: 'ppo' },
@@ -73,6 +84,10 @@ const wrong: [string, object, RegExp][] = [
   ['an unknown mask', { informationMask: 'some' }, /informationMask/],
   ['a mask with a field too many', { informationMask: { weight: 1, other: 2 } }, /informationMask/],
 ]
+
+test('an estimator that looks at the batch alone needs no group', (t) => {
+  t.is(refusal({ numGenerations: 1, estimator: 'reinforce_plus_plus' }), 'accepted')
+})
 
 for (const [title, input, message] of wrong) {
   test(`refused: ${title}`, (t) => t.regex(refusal(input), message))

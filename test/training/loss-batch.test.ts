@@ -1,6 +1,6 @@
 import test from 'ava'
 import { createTrajectory, type Trajectory } from '../../lib/rollout/trajectory.ts'
-import { prepareSequences } from '../../lib/training/loss-batch.ts'
+import { miniBatches, prepareSequences } from '../../lib/training/loss-batch.ts'
 
 /** A trajectory whose tokens are the given pieces, after a prompt of two tokens. */
 function trajectory(pieces: string[], finishReason: 'stop' | 'length' = 'stop'): Trajectory {
@@ -67,7 +67,7 @@ test('a weight for information counts in the token mean', (t) => {
   t.is(activeTokens, 9)
 })
 
-test('a null advantage and, where wanted, a cut-off completion are left out and not counted', (t) => {
+test('a null reward and, where wanted, a cut-off completion are left out and not counted', (t) => {
   const all = [trajectory(short), trajectory(short, 'length'), trajectory(short)]
   t.is(prepareSequences(all, [1, -1, null], settings).sequences.length, 2)
   const masked = prepareSequences(all, [1, -1, null], { ...settings, maskTruncatedCompletions: true })
@@ -80,4 +80,20 @@ test('a completion without any trained token is left out', (t) => {
   only.source.fill(2, only.promptLength)
   const { sequences, activeTokens } = prepareSequences([only], [1], settings)
   t.deepEqual([sequences.length, activeTokens], [0, 0])
+})
+
+test('mini-batches have whole questions, as evenly as they go, each with a denominator of its own', (t) => {
+  const trajectories = [0, 0, 1, 2, 2].map((group) => ({ ...trajectory(short), group }))
+  const { sequences } = prepareSequences(trajectories, [1, 1, 1, 1, 1], settings)
+  const cut = (numMiniBatches: number) =>
+    miniBatches(sequences, { ...settings, numMiniBatches }).map(({ sequences, normalizer }) => [
+      sequences.map(({ index }) => index),
+      normalizer,
+    ])
+  t.deepEqual(cut(1), [[[0, 1, 2, 3, 4], 15]])
+  t.deepEqual(cut(2), [
+    [[0, 1, 2], 9],
+    [[3, 4], 6],
+  ])
+  t.is(cut(5).length, 3, 'what has no question falls away')
 })

@@ -100,6 +100,31 @@ test('two passes over a batch move the ratio away from 1, and the mismatch stays
   t.true(record!.ratio.max > 1)
 })
 
+for (const steps of [{ numIterations: 4 }, { numMiniBatches: 3 }]) {
+  const name = Object.keys(steps)[0]!
+  test(`${name} above 1 makes the ratio leave 1, and clipping acts on both sides`, async (t) => {
+    const options = { ...steps, maxSteps: 1, learningRate: 2e-2, epsilon: 0.01, dualClip: null }
+    const [clipped] = await collect(await trainer(t, options))
+    t.is(clipped!.mismatch, 0)
+    t.true(clipped!.ratio.max > 1.01)
+    t.true(clipped!.clip.low > 0)
+    t.true(clipped!.clip.high > 0)
+    const [free] = await collect(await trainer(t, { ...options, epsilon: 0.999, epsilonHigh: 1e6 }))
+    t.is(free!.clip.low + free!.clip.high, 0)
+    t.not(free!.gradNorm, clipped!.gradNorm)
+  })
+}
+
+for (const estimator of ['rloo', 'reinforce_plus_plus', 'reinforce_plus_plus_baseline'] as const) {
+  test(`rewards rise with the ${estimator} estimator`, async (t) => {
+    const run = { maxSteps: 30, promptsPerStep: 6, numGenerations: 8, learningRate: 1e-2 }
+    const records = await collect(await trainer(t, { ...run, estimator }))
+    const mean = (part: StepRecord[]) => part.reduce((sum, { reward }) => sum + reward.mean, 0) / part.length
+    t.true(mean(records.slice(-5)) > 1.8 * mean(records.slice(0, 5)))
+    t.true(records.every(({ mismatch }) => mismatch === 0))
+  })
+}
+
 for (const lossType of ['dapo', 'bnpo', 'grpo', 'dr_grpo'] as const) {
   test(`how micro-batches are cut does not change the result: 1×12 equals 12×1 (${lossType})`, async (t) => {
     const options = { lossType, maxSteps: 2, beta: 0.05, weightDecay: 0, adamEpsilon: 1e-3 }

@@ -1,8 +1,23 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { groupAdvantages, standardDeviation } from '../../lib/training/advantages.ts'
+import { countConstantGroups, estimate } from '../../../lib/training/estimators/index.ts'
+import { standardDeviation } from '../../../lib/training/estimators/whiten.ts'
 
 const byGroup = { scaleRewards: 'group', advantageEpsilon: 1e-6 } as const
+
+function groupAdvantages(
+  rewards: readonly (number | null)[],
+  groups: readonly number[],
+  settings: { scaleRewards: 'group' | 'batch' | 'none'; advantageEpsilon: number },
+) {
+  const scored = rewards.map((reward, index) => ({
+    group: groups[index]!,
+    reward,
+    mask: Uint8Array.of(0, 1, 1),
+  }))
+  const values = estimate(scored, { ...settings, estimator: 'grpo' }).advantages as (number | null)[]
+  return { values, zeroVarianceGroups: countConstantGroups(rewards, groups) }
+}
 
 test('an advantage is the distance from the mean of the group over its sample standard deviation', (t) => {
   const { values } = groupAdvantages([1, 0, 0, 0], [0, 0, 0, 0], byGroup)
@@ -73,4 +88,14 @@ test('advantages of a group add up to 0, and keep the order of the rewards', (t)
       }
     }),
   )
+})
+
+test('rewards of tokens that are learnt from are part of the reward of the trajectory', (t) => {
+  const mask = Uint8Array.of(0, 1, 1)
+  const scored = [
+    { group: 0, reward: 1, mask, tokenRewards: Float32Array.of(9, -0.25, -0.25) },
+    { group: 0, reward: 0, mask, tokenRewards: Float32Array.of(9, 0, 0) },
+  ]
+  const { advantages } = estimate(scored, { ...byGroup, scaleRewards: 'none', estimator: 'grpo' })
+  t.deepEqual(advantages, [0.25, -0.25])
 })

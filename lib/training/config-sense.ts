@@ -1,0 +1,102 @@
+/** Settings that make no sense together: each is refused with the reason, and none is ignored. */
+import { SsrlError } from '../errors.ts'
+import type { Config, SettingName } from './config.ts'
+
+interface Need {
+  isMet(config: Config): boolean
+  /** Completes "NAME needs …". */
+  reason: string
+}
+
+const withGroups: readonly Config['estimator'][] = ['grpo', 'rloo', 'reinforce_plus_plus_baseline']
+
+/** Settings that have an effect only beside others. */
+const needs: Partial<Record<SettingName, Need>> = {
+  packedLength: { isMet: ({ packing }) => packing, reason: 'packing: true' },
+  scaleRewards: {
+    isMet: ({ estimator }) => estimator === 'grpo',
+    reason: "estimator 'grpo': the others have a scale of their own, or none",
+  },
+}
+
+/** False for a setting that the others make meaningless. */
+export function hasEffect(name: SettingName, config: Config): boolean {
+  return needs[name]?.isMet(config) ?? true
+}
+
+export function refuse(message: string): never {
+  throw new SsrlError('ERR_INVALID_CONFIG', message)
+}
+
+/**
+ * @param given the settings that were asked for, the defaults aside
+ * @throws SsrlError `ERR_INVALID_CONFIG` for combinations that would silently do something else than what they say
+ */
+export function requireSense(config: Config, given: { [K in SettingName]?: unknown }): void {
+  for (const [name, need] of Object.entries(needs) as [SettingName, Need][]) {
+    if (given[name] !== undefined && !need.isMet(config)) refuse(`${name} needs ${need.reason}`)
+  }
+  requireWholeSampling(config)
+  requireSchedule(config)
+  requireEstimator(config)
+  requireClipping(config)
+  if (config.evaluationTemperature === 0 && config.evaluationSamples > 1) {
+    refuse(
+      'Expected evaluationTemperature above 0 with evaluationSamples above 1: greedy samples are all the same',
+    )
+  }
+  if (config.packing && config.maxLength !== null && config.maxLength > config.packedLength) {
+    refuse(
+      `Expected maxLength of at most packedLength (${config.packedLength}), or no example of that length fits a row, ` +
+        `but received ${config.maxLength}`,
+    )
+  }
+}
+
+function requireWholeSampling(config: Config): void {
+  if (config.topP === 1 && config.topK === 0 && config.minP === 0) return
+  const name = config.topP !== 1 ? 'topP' : config.topK !== 0 ? 'topK' : 'minP'
+  const off = name === 'topP' ? 1 : 0
+  refuse(
+    `Expected ${name} to be ${off} in training but received ${config[name]}: truncated sampling draws from another ` +
+      'distribution than the one that is trained. Use it in generate or eval',
+  )
+}
+
+function requireSchedule(config: Config): void {
+  if (config.warmupSteps > 0 && config.warmupRatio > 0) {
+    refuse(
+      `Expected warmupSteps or warmupRatio but received both (${config.warmupSteps}, ${config.warmupRatio})`,
+    )
+  }
+  if (config.warmupSteps > config.maxSteps) {
+    refuse(`Expected warmupSteps of at most maxSteps (${config.maxSteps}) but received ${config.warmupSteps}`)
+  }
+  if (config.schedule === 'constant' && (config.scheduleFloor > 0 || config.scheduleHold > 0)) {
+    refuse('scheduleFloor and scheduleHold need schedule "linear" or "cosine"; "constant" does not fall')
+  }
+}
+
+function requireEstimator({ estimator, numGenerations, numMiniBatches, promptsPerStep }: Config): void {
+  if (numGenerations < 2 && withGroups.includes(estimator)) {
+    refuse(
+      `Expected numGenerations of at least 2 with estimator "${estimator}", which compares trajectories of one ` +
+        `question, but received ${numGenerations}`,
+    )
+  }
+  if (numMiniBatches > promptsPerStep) {
+    refuse(
+      `Expected numMiniBatches of at most promptsPerStep (${promptsPerStep}), as each has whole questions, but ` +
+        `received ${numMiniBatches}`,
+    )
+  }
+}
+
+function requireClipping({ dualClip, epsilonHigh, epsilon }: Config): void {
+  const high = epsilonHigh ?? epsilon
+  if (dualClip !== null && dualClip <= 1 + high) {
+    refuse(
+      `Expected dualClip above 1 + epsilonHigh (${1 + high}), or it clips what is inside the range, but received ${dualClip}`,
+    )
+  }
+}
