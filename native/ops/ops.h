@@ -34,8 +34,7 @@ constexpr int kKeyBlock = 64;
 // Every matrix product over token rows runs in tiles of this many rows (the tail padded with zeros).
 constexpr int kRowTile = 32;
 
-// A weight [outputs, inputs] in the backend's own layout, for y = x·Wᵀ; the layout for dx = dy·W is made on
-// first use.
+// A weight [outputs, inputs] in the backend's own layout, for y = x·Wᵀ and dx = dy·W.
 class PackedWeight {
  public:
   virtual ~PackedWeight() = default;

@@ -2,9 +2,6 @@
 // whichever pass, goes that way.
 #include "ops/cpu/matmul.h"
 
-#include <algorithm>
-#include <mutex>
-
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/onednn.h"
 #include "ops/cpu/strips.h"
@@ -19,43 +16,23 @@ std::unique_ptr<Matrix> make_matrix(int64_t k, int64_t n, DType type) {
 class CpuPackedWeight final : public PackedWeight {
  public:
   CpuPackedWeight(int64_t outputs, int64_t inputs, DType compute)
-      : forward_(make_matrix(inputs, outputs, compute)) {}
+      : matrix_(make_matrix(inputs, outputs, compute)) {}
 
-  int64_t outputs() const override { return forward_->n(); }
-  int64_t inputs() const override { return forward_->k(); }
-  DType compute() const override { return forward_->type(); }
-  size_t bytes() const override {
-    return forward_->bytes() + (backward_ == nullptr ? 0 : backward_->bytes());
-  }
+  int64_t outputs() const override { return matrix_->n(); }
+  int64_t inputs() const override { return matrix_->k(); }
+  DType compute() const override { return matrix_->type(); }
+  size_t bytes() const override { return matrix_->bytes(); }
 
-  Status fill(const float* weight) {
-    SSRL_RETURN_IF_ERROR(forward_->fill(weight, 1, inputs()));
-    return backward_ == nullptr ? Status() : backward_->fill(weight, inputs(), 1);
-  }
-
-  const Matrix& forward() const { return *forward_; }
-  // [outputs, inputs]; made on first use, so that policies that only generate don't pay for it.
-  Status backward(const Matrix** out) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (backward_ == nullptr) {
-      void* plain = nullptr;
-      SSRL_RETURN_IF_ERROR(allocate(static_cast<size_t>(outputs() * inputs()) * sizeof(float), &plain));
-      std::unique_ptr<Matrix> made = make_matrix(outputs(), inputs(), compute());
-      Status status = forward_->unpack(static_cast<float*>(plain), 1, inputs());
-      if (status.ok()) status = made->fill(static_cast<float*>(plain), inputs(), 1);
-      release(plain);
-      SSRL_RETURN_IF_ERROR(status);
-      backward_ = std::move(made);
-    }
-    *out = backward_.get();
-    return {};
-  }
+  Status fill(const float* weight) { return matrix_->fill(weight, 1, inputs()); }
+  Matrix& matrix() const { return *matrix_; }
 
  private:
-  std::unique_ptr<Matrix> forward_;  // [inputs, outputs]
-  std::unique_ptr<Matrix> backward_;
-  std::mutex mutex_;
+  std::unique_ptr<Matrix> matrix_;  // [inputs, outputs]
 };
+
+Matrix& matrix_of(PackedWeight& weight) {
+  return static_cast<CpuPackedWeight&>(weight).matrix();
+}
 
 void add_columns(const void* dy, DType type, int64_t rows, int64_t outputs, float* sums) {
   parallel_ranges(outputs, grain_of(rows), [&](int64_t begin, int64_t end) {
@@ -89,13 +66,11 @@ Status repack(const float* weight, PackedWeight* packed) {
 
 Status linear(PackedWeight& weight, const void* x, int64_t rows, const float* bias, void* y, DType y_type,
               bool accumulate) {
-  return static_cast<CpuPackedWeight&>(weight).forward().multiply({x, rows, bias, y, y_type, accumulate});
+  return matrix_of(weight).multiply({x, rows, bias, y, y_type, accumulate});
 }
 
 Status linear_backward_input(PackedWeight& weight, const void* dy, int64_t rows, void* dx, DType dx_type) {
-  const Matrix* matrix = nullptr;
-  SSRL_RETURN_IF_ERROR(static_cast<CpuPackedWeight&>(weight).backward(&matrix));
-  return matrix->multiply({dy, rows, nullptr, dx, dx_type, false});
+  return matrix_of(weight).multiply_transposed({dy, rows, nullptr, dx, dx_type, false});
 }
 
 Status linear_backward_weight(const void* dy, const void* x, DType type, int64_t rows, int64_t outputs,

@@ -42,8 +42,9 @@ class Matrix {
 
   // B[k, n] = source[k * k_stride + n * n_stride], rounded to the type; one of the strides is 1.
   virtual Status fill(const float* source, int64_t k_stride, int64_t n_stride) = 0;
-  virtual Status unpack(float* target, int64_t k_stride, int64_t n_stride) const = 0;
   virtual Status multiply(const MatrixProduct& product) const = 0;
+  // The same with Bᵀ: c[rows, k] (+)= a[rows, n]·Bᵀ + bias
+  virtual Status multiply_transposed(const MatrixProduct& product) = 0;
 
  protected:
   size_t bytes_ = 0;

@@ -5,6 +5,8 @@
 // on nothing but itself.
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "ops/cpu/kernels.h"
@@ -30,17 +32,12 @@ class PanelMatrix final : public Matrix {
 
   Status fill(const float* source, int64_t k_stride, int64_t n_stride) override {
     if (panels_.empty()) SSRL_RETURN_IF_ERROR(allocate_panels());
-    return for_panels([&](const Panel& panel) {
+    SSRL_RETURN_IF_ERROR(for_panels([&](const Panel& panel) {
       return onednn::pack({k(), panel.width, k_stride, n_stride, DType::kF32, type()},
                           source + panel.begin * n_stride, panel.data);
-    });
-  }
-
-  Status unpack(float* target, int64_t k_stride, int64_t n_stride) const override {
-    return for_panels([&](const Panel& panel) {
-      return onednn::unpack({k(), panel.width, k_stride, n_stride, DType::kF32, type()}, panel.data,
-                            target + panel.begin * n_stride);
-    });
+    }));
+    if (transposed_ == nullptr) return {};
+    return transposed_->fill(source, n_stride, k_stride);
   }
 
   Status multiply(const MatrixProduct& product) const override {
@@ -51,6 +48,12 @@ class PanelMatrix final : public Matrix {
       error.keep(multiply_tile(product, i % tiles, panels_[static_cast<size_t>(i / tiles)]));
     });
     return error.status();
+  }
+
+  // Over a copy of Bᵀ that is made on first use, so that policies that only generate don't pay for it.
+  Status multiply_transposed(const MatrixProduct& product) override {
+    if (transposed_ == nullptr) SSRL_RETURN_IF_ERROR(transpose());
+    return transposed_->multiply(product);
   }
 
  private:
@@ -68,9 +71,11 @@ class PanelMatrix final : public Matrix {
   }
 
   Status allocate_panels();
+  Status transpose();
   Status multiply_tile(const MatrixProduct& p, int64_t tile, const Panel& panel) const;
 
   std::vector<Panel> panels_;
+  std::unique_ptr<PanelMatrix> transposed_;
 };
 
 Status PanelMatrix::allocate_panels() {
@@ -83,6 +88,23 @@ Status PanelMatrix::allocate_panels() {
     bytes_ += bytes;
     panels_.push_back(panel);
   }
+  return {};
+}
+
+Status PanelMatrix::transpose() {
+  void* memory = nullptr;
+  SSRL_RETURN_IF_ERROR(allocate(static_cast<size_t>(n() * k()) * sizeof(float), &memory));
+  float* const plain = static_cast<float*>(memory);  // [n, k]
+  auto made = std::make_unique<PanelMatrix>(n(), k(), type());
+  Status status = for_panels([&](const Panel& panel) {
+    return onednn::unpack({k(), panel.width, 1, k(), DType::kF32, type()}, panel.data,
+                          plain + panel.begin * k());
+  });
+  if (status.ok()) status = made->fill(plain, k(), 1);
+  release(memory);
+  SSRL_RETURN_IF_ERROR(status);
+  bytes_ += made->bytes();
+  transposed_ = std::move(made);
   return {};
 }
 

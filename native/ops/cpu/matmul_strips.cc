@@ -42,96 +42,144 @@ namespace {
 constexpr int64_t kGroupBytes = 256 << 10, kDepthBytes = 8 << 10;
 constexpr int64_t kFewestRows = 32, kMostRows = 128;
 
+// B[k, n] in strips, one after the other.
+struct Strips {
+  const strips::Routine& routine;
+  DType type;
+  int64_t k, n;
+  char* data;
+
+  int64_t count() const { return (n + routine.width - 1) / routine.width; }
+  int64_t steps() const { return strips::steps_of(k, type); }
+  int64_t strip_bytes() const { return steps() * routine.width * strips::kUnit; }
+  char* strip(int64_t i) const { return data + i * strip_bytes(); }
+  // Block `i` of a strip, as wide as high.
+  int64_t block_steps() const { return routine.width / strips::depth_of(type); }
+  int64_t block_bytes() const { return block_steps() * routine.width * strips::kUnit; }
+  int64_t block_steps_at(int64_t i) const { return std::min(block_steps(), steps() - i * block_steps()); }
+};
+
+// Steps that are multiplied at a time. The borders depend on k alone, so a row keeps its bits.
+int64_t steps_at_a_time(const Strips& b, DType c_type) {
+  return c_type == DType::kF32 ? std::min(b.steps(), kDepthBytes / strips::kUnit) : b.steps();
+}
+
+int64_t group_rows(const Strips& b, DType c_type) {
+  const int64_t height = b.routine.rows;
+  const int64_t rows = kGroupBytes / (steps_at_a_time(b, c_type) * strips::kUnit) / height * height;
+  return std::clamp(rows, kFewestRows, kMostRows);
+}
+
+// A product whose rows of a are `a_width` elements apart.
+void multiply_group(const Strips& b, const MatrixProduct& product, int64_t a_width, int64_t row,
+                    int64_t begin, int64_t end) {
+  const int64_t depth = strips::depth_of(b.type), whole = b.k / depth;
+  const int64_t together = steps_at_a_time(b, product.c_type), width = b.routine.width;
+  const int64_t rows = std::min(group_rows(b, product.c_type), product.rows - row);
+  for (int64_t first = 0; first * depth < b.k; first += together) {
+    const void* const a = at(product.a, b.type, row * a_width + first * depth);
+    const int64_t steps = std::min(together, whole - first);
+    const bool is_odd = b.k % depth != 0 && first + together > whole;
+    const int64_t skipped = first * width * strips::kUnit;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t column = i * width;
+      const bool is_biased = product.bias != nullptr && first == 0;
+      b.routine.multiply({.a = a,
+                          .a_row = a_width * static_cast<int64_t>(size_of(b.type)),
+                          .a_step = strips::kUnit,
+                          .whole_steps = steps,
+                          .tail = is_odd ? at(a, b.type, steps * depth) : nullptr,
+                          .strip = b.strip(i) + skipped,
+                          .rows = rows,
+                          .columns = std::min(width, b.n - column),
+                          .bias = is_biased ? product.bias + column : nullptr,
+                          .c = at(product.c, product.c_type, row * b.n + column),
+                          .c_type = product.c_type,
+                          .c_row = b.n,
+                          .accumulate = product.accumulate || first > 0,
+                          .next = i + 1 < end ? b.strip(i + 1) + skipped : nullptr});
+    }
+  }
+}
+
+void multiply_strips(const Strips& b, const MatrixProduct& product, int64_t a_width) {
+  const int64_t height = group_rows(b, product.c_type), groups = (product.rows + height - 1) / height;
+  // Two tasks or more for each thread, so that they end at about the same time; no more than that, since a
+  // task's first strip is not fetched ahead.
+  const int64_t wanted = std::max<int64_t>(1, 2 * threads() / std::max<int64_t>(groups, 1));
+  const int64_t share = (b.count() + wanted - 1) / wanted, shares = (b.count() + share - 1) / share;
+  parallel_for(groups * shares, 1, [&](int64_t i) {
+    const int64_t begin = i % shares * share;
+    multiply_group(b, product, a_width, i / shares * height, begin, std::min(begin + share, b.count()));
+  });
+}
+
 class StripMatrix final : public Matrix {
  public:
   StripMatrix(int64_t k, int64_t n, DType type)
-      : Matrix(k, n, type),
-        routine_(*strips::routine(type)),
-        count_((n + routine_.width - 1) / routine_.width),
-        strip_bytes_(strips::steps_of(k, type) * routine_.width * strips::kUnit) {}
-  ~StripMatrix() override { release(data_); }
+      : Matrix(k, n, type), strips_{*strips::routine(type), type, k, n, nullptr} {}
+  ~StripMatrix() override { release(strips_.data); }
 
   Status fill(const float* source, int64_t k_stride, int64_t n_stride) override {
-    if (data_ == nullptr) {
-      bytes_ = static_cast<size_t>(count_ * strip_bytes_);
-      SSRL_RETURN_IF_ERROR(allocate_weights(bytes_, &data_));
-    }
-    parallel_for(count_, 1, [&](int64_t i) {
-      routine_.pack(plain_strip(source, k_stride, n_stride, i), routine_.width, strip(i));
+    if (strips_.data == nullptr) SSRL_RETURN_IF_ERROR(allocate_strips());
+    const strips::Source whole{source, DType::kF32, k_stride, n_stride, k(), n()};
+    const int64_t width = strips_.routine.width;
+    parallel_for(strips_.count(), 1, [&](int64_t i) {
+      strips_.routine.pack(whole.columns(i * width, width), width, strips_.strip(i));
     });
-    return {};
-  }
-
-  Status unpack(float* target, int64_t k_stride, int64_t n_stride) const override {
-    parallel_for(count_, 1,
-                 [&](int64_t i) { routine_.unpack(strip(i), plain_strip(target, k_stride, n_stride, i)); });
     return {};
   }
 
   Status multiply(const MatrixProduct& product) const override {
-    const int64_t height = group_rows(product.c_type), groups = (product.rows + height - 1) / height;
-    // Two tasks or more for each thread, so that they end at about the same time; no more than that, since a
-    // task's first strip is not fetched ahead.
-    const int64_t wanted = std::max<int64_t>(1, 2 * threads() / std::max<int64_t>(groups, 1));
-    const int64_t share = (count_ + wanted - 1) / wanted, shares = (count_ + share - 1) / share;
-    parallel_for(groups * shares, 1, [&](int64_t i) {
-      const int64_t begin = i % shares * share;
-      multiply_group(product, i / shares * height, begin, std::min(begin + share, count_));
-    });
+    multiply_strips(strips_, product, k());
+    return {};
+  }
+
+  // The strips of Bᵀ are made anew each time, in a scratch that stays in the cache: that costs less than to
+  // keep them up to date. A band of them is what multiply_group takes at a time, in whole blocks.
+  Status multiply_transposed(const MatrixProduct& product) override {
+    const Strips all{strips_.routine, type(), n(), k(), nullptr};
+    const int64_t width = all.routine.width;
+    const int64_t most = steps_at_a_time(all, product.c_type) * strips::depth_of(type());
+    const int64_t band = most < n() ? most / width * width : n();
+    for (int64_t first = 0; first < n(); first += band) {
+      Strips part = all;
+      part.k = std::min(band, n() - first);
+      const int64_t bytes = part.count() * part.strip_bytes();
+      part.data = reinterpret_cast<char*>(thread_scratch(Scratch::kMatmulInput, static_cast<size_t>(bytes)));
+      if (part.data == nullptr) return {Code::kOutOfMemory, "No memory for a transposed weight"};
+      transpose(first, part);
+      MatrixProduct sum = product;
+      sum.a = at(product.a, type(), first);
+      sum.bias = first == 0 ? product.bias : nullptr;
+      sum.accumulate = product.accumulate || first > 0;
+      multiply_strips(part, sum, n());
+    }
     return {};
   }
 
  private:
-  char* strip(int64_t i) const { return static_cast<char*>(data_) + i * strip_bytes_; }
-
-  strips::Source plain_strip(const float* plain, int64_t k_stride, int64_t n_stride, int64_t i) const {
-    const strips::Source whole{plain, DType::kF32, k_stride, n_stride, k(), n()};
-    return whole.columns(i * routine_.width, routine_.width);
+  Status allocate_strips() {
+    bytes_ = static_cast<size_t>(strips_.count() * strips_.strip_bytes());
+    void* data = nullptr;
+    SSRL_RETURN_IF_ERROR(allocate_weights(bytes_, &data));
+    strips_.data = static_cast<char*>(data);
+    return {};
   }
 
-  // Steps that are multiplied at a time. The borders depend on k alone, so a row keeps its bits.
-  int64_t block_steps(DType c_type) const {
-    const int64_t steps = strips::steps_of(k(), type());
-    return c_type == DType::kF32 ? std::min(steps, kDepthBytes / strips::kUnit) : steps;
-  }
-
-  int64_t group_rows(DType c_type) const {
-    const int64_t rows = kGroupBytes / (block_steps(c_type) * strips::kUnit) / routine_.rows * routine_.rows;
-    return std::clamp(rows, kFewestRows, kMostRows);
-  }
-
-  void multiply_group(const MatrixProduct& product, int64_t row, int64_t begin, int64_t end) const {
-    const int64_t depth = strips::depth_of(type()), whole = k() / depth, block = block_steps(product.c_type);
-    const int64_t rows = std::min(group_rows(product.c_type), product.rows - row);
-    for (int64_t first = 0; first * depth < k(); first += block) {
-      const void* const a = at(product.a, type(), row * k() + first * depth);
-      const int64_t steps = std::min(block, whole - first);
-      const bool is_odd = k() % depth != 0 && first + block > whole;
-      const int64_t skipped = first * routine_.width * strips::kUnit;
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t column = i * routine_.width;
-        const bool is_biased = product.bias != nullptr && first == 0;
-        routine_.multiply({.a = a,
-                           .a_row = k() * static_cast<int64_t>(size_of(type())),
-                           .a_step = strips::kUnit,
-                           .whole_steps = steps,
-                           .tail = is_odd ? at(a, type(), steps * depth) : nullptr,
-                           .strip = strip(i) + skipped,
-                           .rows = rows,
-                           .columns = std::min(routine_.width, n() - column),
-                           .bias = is_biased ? product.bias + column : nullptr,
-                           .c = at(product.c, product.c_type, row * n() + column),
-                           .c_type = product.c_type,
-                           .c_row = n(),
-                           .accumulate = product.accumulate || first > 0,
-                           .next = i + 1 < end ? strip(i + 1) + skipped : nullptr});
+  // Columns `first` .. `first + to.k` of B.
+  void transpose(int64_t first, const Strips& to) const {
+    const int64_t from = first / to.routine.width, blocks = (to.k + to.routine.width - 1) / to.routine.width;
+    parallel_for(to.count(), 1, [&](int64_t i) {
+      for (int64_t block = 0; block < blocks; ++block) {
+        to.routine.transpose(strips_.strip(from + block) + i * strips_.block_bytes(),
+                             strips_.block_steps_at(i), to.strip(i) + block * to.block_bytes(),
+                             to.block_steps_at(block));
       }
-    }
+    });
   }
 
-  const strips::Routine& routine_;
-  int64_t count_, strip_bytes_;
-  void* data_ = nullptr;
+  Strips strips_;
 };
 
 // One chunk of rows, x in strips.

@@ -57,8 +57,9 @@ struct Routine {
   // Packs into strips [steps, width] of units, one after the other; `width` is that of the routine's strips
   // or the rows of its tiles. What lies outside of the matrix becomes zero.
   void (*pack)(const Source& source, int64_t width, void* strips);
-  // The inverse, into f32.
-  void (*unpack)(const void* strip, const Source& target);
+  // A block of B, `width` of k by `width` columns, is one run of units in its strip; in a strip of Bᵀ it is
+  // the transposed run. from [from_steps, width] units, the rest of the block zeros; to [to_steps, width].
+  void (*transpose)(const void* from, int64_t from_steps, void* to, int64_t to_steps);
 };
 
 // Null where the CPU has no fast instructions for the type, or oneDNN has faster ones (AMX).

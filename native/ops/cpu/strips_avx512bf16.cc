@@ -222,14 +222,44 @@ void pack(const Source& source, int64_t width, void* strips) {
   }
 }
 
-void unpack(const void* strip, const Source& target) {
-  const uint32_t* units = static_cast<const uint32_t*>(strip);
-  float* plain = static_cast<float*>(const_cast<void*>(target.plain));
-  for (int64_t k = 0; k < target.k; ++k) {
-    for (int64_t n = 0; n < target.n; ++n) {
-      const uint32_t unit = units[k / 2 * kWidth + n];
-      const uint32_t bits = k % 2 == 0 ? unit << 16 : unit & 0xffff0000u;
-      std::memcpy(&plain[k * target.k_stride + n * target.n_stride], &bits, sizeof bits);
+// 8 steps of 16 columns: 64-bit lane p of step t, the pairs (2t, 2t + 1) of columns 2p and 2p + 1, becomes
+// lane t of step p, where the pairs are of columns.
+inline void transpose_pairs(__m512i (&v)[kRows]) {
+  __m512i t[kRows];
+  for (int i = 0; i < kRows; i += 2) {
+    t[i] = _mm512_unpacklo_epi64(v[i], v[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi64(v[i], v[i + 1]);
+  }
+  const __m512i middle_swapped = _mm512_set4_epi32(0x0f0e0b0a, 0x0d0c0908, 0x07060302, 0x05040100);
+  for (int odd = 0; odd < 2; ++odd) {
+    // Part q of 128 bits of a[i] holds lane 2q + odd of steps i and i + 1.
+    const __m512i* a = t + odd;
+    const __m512i low01 = _mm512_shuffle_i64x2(a[0], a[2], 0x88),
+                  high01 = _mm512_shuffle_i64x2(a[0], a[2], 0xdd);
+    const __m512i low23 = _mm512_shuffle_i64x2(a[4], a[6], 0x88),
+                  high23 = _mm512_shuffle_i64x2(a[4], a[6], 0xdd);
+    v[odd] = _mm512_shuffle_i64x2(low01, low23, 0x88);
+    v[2 + odd] = _mm512_shuffle_i64x2(high01, high23, 0x88);
+    v[4 + odd] = _mm512_shuffle_i64x2(low01, low23, 0xdd);
+    v[6 + odd] = _mm512_shuffle_i64x2(high01, high23, 0xdd);
+  }
+  for (__m512i& line : v) line = _mm512_shuffle_epi8(line, middle_swapped);
+}
+
+void transpose(const void* from, int64_t from_steps, void* to, int64_t to_steps) {
+  const uint32_t* source = static_cast<const uint32_t*>(from);
+  uint32_t* target = static_cast<uint32_t*>(to);
+  for (int64_t step = 0; step < kWidth / 2; step += kRows) {
+    for (int64_t column = 0; column < kWidth && column / 2 < to_steps; column += kLanes) {
+      __m512i block[kRows];
+      for (int64_t i = 0; i < kRows; ++i) {
+        block[i] = step + i < from_steps ? _mm512_loadu_si512(source + (step + i) * kWidth + column)
+                                         : _mm512_setzero_si512();
+      }
+      transpose_pairs(block);
+      const int64_t steps = std::min<int64_t>(kRows, to_steps - column / 2);
+      for (int64_t i = 0; i < steps; ++i)
+        _mm512_storeu_si512(target + (column / 2 + i) * kWidth + 2 * step, block[i]);
     }
   }
 }
@@ -237,7 +267,7 @@ void unpack(const void* strip, const Source& target) {
 }  // namespace
 
 const Routine& avx512bf16_routine() {
-  static const Routine routine{kWidth, kRows, multiply, pack, unpack};
+  static const Routine routine{kWidth, kRows, multiply, pack, transpose};
   return routine;
 }
 

@@ -108,20 +108,19 @@ void pack(const strips::Source& source, int64_t width, void* strips) {
     pack_strip(source.columns(n, width), width, static_cast<float*>(strips) + n * source.k);
 }
 
-void unpack(const void* strip, const strips::Source& target) {
-  const float* from = static_cast<const float*>(strip);
-  float* plain = static_cast<float*>(const_cast<void*>(target.plain));
-  for (int64_t k = 0; k < target.k; ++k) {
-    for (int64_t n = 0; n < target.n; ++n) {
-      plain[k * target.k_stride + n * target.n_stride] = from[k * kStrip + n];
-    }
+void transpose(const void* from, int64_t from_steps, void* to, int64_t to_steps) {
+  const float* source = static_cast<const float*>(from);
+  float* target = static_cast<float*>(to);
+  for (int64_t step = 0; step < to_steps; ++step, target += kStrip) {
+    for (int64_t i = 0; i < from_steps; ++i) target[i] = source[i * kStrip + step];
+    std::fill(target + from_steps, target + kStrip, 0.0f);
   }
 }
 
 }  // namespace
 
 strips::Routine strips_f32_routine() {
-  return {kStrip, kRows, multiply, pack, unpack};
+  return {kStrip, kRows, multiply, pack, transpose};
 }
 
 }  // namespace ssrl::ops::host::HWY_NAMESPACE
