@@ -215,7 +215,7 @@ export const settings = {
   }),
   microBatchTokens: setting(
     integer({ min: 1 }),
-    4096,
+    2048,
     'Tokens per forward and backward pass, a prompt that neighbours share counted once; changes memory and speed only',
     {
       trl: 'TRL counts sequences per device',

@@ -15,22 +15,32 @@ export function microBatches(
   sequences: readonly Cuttable[],
   budget: number,
 ): { start: number; end: number }[] {
+  const shared = sequences.map((sequence, i) => (i === 0 ? 0 : sharedRows(sequences[i - 1]!, sequence)))
   const batches: { start: number; end: number }[] = []
-  let start = 0
-  let tokens = 0
-  for (const [index, sequence] of sequences.entries()) {
-    const { length } = sequence.tokens
-    const more = index > start ? length - sharedRows(sequences[index - 1]!, sequence) : length
-    if (index > start && tokens + more > budget) {
-      batches.push({ start, end: index })
-      start = index
-      tokens = length
-    } else {
-      tokens += more
-    }
+  for (let start = 0; start < sequences.length; ) {
+    const end = endOfRun(sequences, { start, shared, budget })
+    batches.push({ start, end })
+    start = end
   }
-  if (sequences.length > start) batches.push({ start, end: sequences.length })
   return batches
+}
+
+/**
+ * What the two sequences at a cut share is computed twice. So a run that is at least half full ends where the least is
+ * shared, as late as possible: between two groups rather than inside of one.
+ */
+function endOfRun(
+  sequences: readonly Cuttable[],
+  { start, shared, budget }: { start: number; shared: readonly number[]; budget: number },
+): number {
+  let tokens = sequences[start]!.tokens.length
+  let cheapest: number | null = null
+  for (let end = start + 1; end < sequences.length; end++) {
+    if (2 * tokens >= budget && (cheapest === null || shared[end]! <= shared[cheapest]!)) cheapest = end
+    tokens += sequences[end]!.tokens.length - shared[end]!
+    if (tokens > budget) return cheapest ?? end
+  }
+  return sequences.length
 }
 
 /** Rows before the first that is learnt from, with the same tokens up to the one that each predicts. */

@@ -41,6 +41,25 @@ test('a prompt counts once for neighbours that share it, up to the row that pred
   ])
 })
 
+test('a run that is at least half full ends between two groups rather than inside of one', (t) => {
+  // Groups of 3: 14 + 2 * 5 tokens.
+  const groups = [1, 2, 3].flatMap((id) => [0, 1, 2].map(() => sequence(14, id, 10)))
+  t.deepEqual(microBatches(groups, 46), [
+    { start: 0, end: 3 },
+    { start: 3, end: 6 },
+    { start: 6, end: 9 },
+  ])
+  t.deepEqual(microBatches(groups, 48), [
+    { start: 0, end: 6 },
+    { start: 6, end: 9 },
+  ])
+  // The first group is less than half of what fits.
+  t.deepEqual(microBatches(groups.slice(2), 52), [
+    { start: 0, end: 4 },
+    { start: 4, end: 7 },
+  ])
+})
+
 test('rows that are learnt from are not shared, nor is anything behind them', (t) => {
   const learnt = sequence(14, 7, 10)
   learnt.lossMask[2] = 1
