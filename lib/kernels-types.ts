@@ -214,6 +214,12 @@ export interface PolicyLossArguments extends LogProbsArguments {
   dualClip?: number
   /** Default: 0. */
   beta?: number
+  /** Default: 'k3'. */
+  klEstimator?: 'k1' | 'k2' | 'k3'
+  /** [rows]: log r. Default: lp − old. */
+  logRatios?: Float32Array
+  /** [rows]: weights of |lp − old|; needs oldLogProbs. Default: 0. */
+  driftWeights?: Float32Array
   /** false: no gradients. Default: true. */
   backward?: boolean
 }
@@ -232,11 +238,11 @@ export interface PolicyLossResult {
 
 /** Over the rows with a weight. */
 export interface PolicyLossStatistics {
-  /** Σ weight · (p + beta · k3) */
+  /** Σ weight · (p + beta · KL) */
   loss: number
   /** Σ weight · p */
   policyLoss: number
-  /** Σ k3 */
+  /** Σ KL */
   klSum: number
   entropySum: number
   ratioSum: number

@@ -220,13 +220,23 @@ async function sample(args: SampleArguments, options?: KernelOptions): Promise<S
 
 /**
  * Output projection, log-softmax and loss in one, chunk by chunk, so that nothing of size rows × vocabulary exists.
- * 'sft': −weight · lp. 'policy-gradient': weight · (p + beta · k3), with r = exp(lp − old),
+ * 'sft': −weight · lp. 'policy-gradient': weight · (p + beta · KL), with r = exp(lp − old),
  * p = max(−A r, −A clip(r, 1 − epsilon, 1 + epsilonHigh)) (Schulman et al., arXiv:1707.06347, eq. 7), for A < 0 at most
- * −A · dualClip (Ye et al., arXiv:1912.09729), and k3 = exp(ref − lp) − (ref − lp) − 1. Without oldLogProbs r is 1.
+ * −A · dualClip (Ye et al., arXiv:1912.09729), plus driftWeight · |lp − old|. By d = ref − lp the KL is k1 = −d,
+ * k2 = d² / 2 or k3 = exp(d) − d − 1. Without oldLogProbs r is 1; logRatios say what log r is instead, while its
+ * derivative by lp stays r (the ratio of a sequence, of which each token has its weight's share).
  * Rows of weight 0 cost nothing and count nowhere.
  */
 async function policyLoss(args: PolicyLossArguments, options?: KernelOptions): Promise<PolicyLossResult> {
-  const defaults = { temperature: 1, epsilon: 0.2, epsilonHigh: 0.2, dualClip: 0, beta: 0, backward: true }
+  const defaults = {
+    temperature: 1,
+    epsilon: 0.2,
+    epsilonHigh: 0.2,
+    dualClip: 0,
+    beta: 0,
+    klEstimator: 'k3',
+    backward: true,
+  }
   const weights = args?.weights ?? new Float32Array(args?.targets?.length ?? 0).fill(1)
   const { statistics: s, ...arrays } = await call<
     { statistics: Float64Array } & Omit<PolicyLossResult, 'statistics'>

@@ -213,6 +213,8 @@ export interface NativeLossOptions {
   epsilonHigh: number
   dualClip: number
   beta: number
+  /** Default: 'k3'. */
+  klEstimator?: 'k1' | 'k2' | 'k3'
 }
 
 /** One micro-batch. Per-token arrays are flat over T - 1 positions per sequence (index t belongs to token t + 1). */

@@ -1,4 +1,5 @@
 import { compose, defaultReward } from './compose.ts'
+import { overlongPenalty } from './overlong.ts'
 import { coverExactMatch, exactMatch, f1, format, formatReward, majorityVote } from './rules.ts'
 
 /** The rewards of the package; see each function. */
@@ -9,6 +10,7 @@ export const rewards = {
   format,
   formatReward,
   majorityVote,
+  overlongPenalty,
   compose,
   default: defaultReward,
 }

@@ -17,6 +17,9 @@ const needs: Partial<Record<SettingName, Need>> = {
     isMet: ({ estimator }) => estimator === 'grpo',
     reason: "estimator 'grpo': the others have a scale of their own, or none",
   },
+  maxGenerationBatches: { isMet: ({ dynamicSampling }) => dynamicSampling, reason: 'dynamicSampling: true' },
+  klEstimator: { isMet: ({ beta }) => beta > 0, reason: 'beta above 0: there is no KL without' },
+  klPlacement: { isMet: ({ beta }) => beta > 0, reason: 'beta above 0: there is no KL without' },
 }
 
 /** False for a setting that the others make meaningless. */
@@ -39,6 +42,7 @@ export function requireSense(config: Config, given: { [K in SettingName]?: unkno
   requireWholeSampling(config)
   requireSchedule(config)
   requireEstimator(config)
+  requireReward(config)
   requireClipping(config)
   if (config.evaluationTemperature === 0 && config.evaluationSamples > 1) {
     refuse(
@@ -88,6 +92,24 @@ function requireEstimator({ estimator, numGenerations, numMiniBatches, promptsPe
     refuse(
       `Expected numMiniBatches of at most promptsPerStep (${promptsPerStep}), as each has whole questions, but ` +
         `received ${numMiniBatches}`,
+    )
+  }
+}
+
+function requireReward(config: Config): void {
+  const { dynamicSampling, numGenerations, overlongBuffer, maxCompletionLength } = config
+  if (dynamicSampling && numGenerations < 2) {
+    refuse('dynamicSampling needs numGenerations of at least 2: the rewards of one trajectory are all equal')
+  }
+  if (overlongBuffer !== null && overlongBuffer > maxCompletionLength) {
+    refuse(
+      `Expected overlongBuffer of at most maxCompletionLength (${maxCompletionLength}) but received ${overlongBuffer}`,
+    )
+  }
+  if (config.beta > 0 && config.klEstimator === 'k1' && config.klPlacement === 'loss') {
+    refuse(
+      "klEstimator 'k1' needs klPlacement 'reward': in the loss its gradient is 0 on average, so that it holds nothing " +
+        "near the reference; 'k2' and 'k3' do",
     )
   }
 }

@@ -104,6 +104,24 @@ export const settings = {
     'Format score: the strict grammar, or the table of the SSRL reference with its exploits',
   ),
   formatWeight: ssrl(number({ min: 0, max: 1 }), 0.1, 'λ_f: reward = (1 - λ_f)·answer + λ_f·format'),
+  overlongBuffer: ssrl(
+    optional(integer({ min: 1 })),
+    null,
+    'Tokens before maxCompletionLength over which the reward falls by up to 1 (DAPO: 4096 of 20480); null: no penalty',
+    { trl: 'a reward function of its own there' },
+  ),
+  dynamicSampling: ssrl(
+    flag(),
+    false,
+    'Drop questions whose rewards are all equal and sample new ones until promptsPerStep are left (DAPO)',
+    { trl: 'no such setting in TRL' },
+  ),
+  maxGenerationBatches: ssrl(
+    integer({ min: 1 }),
+    10,
+    'Batches that dynamicSampling samples for one step at most; it then learns from what there is',
+    { trl: 'no such setting in TRL' },
+  ),
   rewardTimeout: ssrl(number({ above: 0 }), 60, "Seconds that a user's reward function may take", {
     free: true,
   }),
@@ -133,8 +151,20 @@ export const settings = {
   beta: ssrl(
     number({ min: 0 }),
     0.001,
-    'Weight of the k3 KL term against the frozen reference; 0 makes no reference',
+    'Weight of the KL against the frozen reference; 0 makes no reference',
     { trl: 'TRL: 0; SSRL: 0.001' },
+  ),
+  klEstimator: ssrl(
+    choice('k1', 'k2', 'k3'),
+    'k3',
+    'Estimate of that KL from one token, d = log p_ref - log p: k1 = -d, k2 = d²/2, k3 = e^d - d - 1',
+    { trl: 'kl_estimator of its PPO' },
+  ),
+  klPlacement: ssrl(
+    choice('loss', 'reward'),
+    'loss',
+    'Where the KL goes: a term of the loss, or -beta·KL as a reward of each token',
+    { trl: 'a trainer decides' },
   ),
   epsilon: ssrl(number({ above: 0, below: 1 }), 0.2, 'Clip range below 1'),
   epsilonHigh: ssrl(

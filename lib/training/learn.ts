@@ -2,7 +2,8 @@ import { mean } from '../mean.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Trajectory } from '../rollout/trajectory.ts'
 import type { Config } from './config.ts'
-import { type Advantage, countConstantGroups, estimate } from './estimators/index.ts'
+import { type Advantage, estimate } from './estimators/index.ts'
+import { klRewards } from './kl.ts'
 import type { Learner, LossOptions } from './learner.ts'
 import { type LossSequence, miniBatches, prepareSequences, type StepSequences } from './loss-batch.ts'
 import { microBatches } from './micro-batches.ts'
@@ -27,7 +28,7 @@ export interface Learnt {
   advantages: (number | null)[]
   /** What was learnt from. */
   prepared: StepSequences
-  statistics: LearningStatistics & { zeroVarianceGroups: number; gradNorm: number }
+  statistics: LearningStatistics & { gradNorm: number }
 }
 
 /**
@@ -43,23 +44,34 @@ export async function learnFrom(
   const prepared = prepareSequences(trajectories, rewards, settings)
   const inexactness = await attachOldLogProbs(policy, prepared.sequences, settings.temperature)
   if (reference) await attachReferenceLogProbs(reference, prepared.sequences, settings.temperature)
+  const isReward = settings.beta > 0 && settings.klPlacement === 'reward'
+  const kl = isReward ? moveKlToRewards(prepared, settings) : null
   const advantages = attachAdvantages({ trajectories, rewards }, prepared, settings)
   const { passes, gradNorm } = await learn(learner, prepared, settings, learningRate)
   const summary = summarizePasses(passes)
-  const zeroVarianceGroups = countConstantGroups(rewards, groupsOf(trajectories))
   return {
     advantages,
     prepared,
     statistics: {
       ...summary,
+      kl: kl ?? summary.kl,
       mismatch: Math.max(summary.mismatch, inexactness),
-      zeroVarianceGroups,
       gradNorm,
     },
   }
 }
 
-const groupsOf = (trajectories: readonly Trajectory[]) => trajectories.map(({ group }) => group)
+/** Makes KL a reward of tokens instead of a term of the loss; returns its mean over active tokens. */
+function moveKlToRewards({ sequences, activeTokens }: StepSequences, settings: LearnSettings): number {
+  let sum = 0
+  for (const sequence of sequences) {
+    sequence.tokenRewards = klRewards(sequence, settings)
+    sequence.referenceLogProbs = undefined
+    sum -= sequence.tokenRewards.reduce((total, reward) => total + reward, 0) / settings.beta
+  }
+  return sum / Math.max(activeTokens, 1)
+}
+
 const nothing = new Uint8Array(0)
 
 /** Gives sequences their advantages, and returns one number a trajectory. */
@@ -73,6 +85,7 @@ function attachAdvantages(
     group,
     reward: rewards[index]!,
     mask: learntFrom.get(index)?.lossMask ?? nothing,
+    tokenRewards: learntFrom.get(index)?.tokenRewards,
   }))
   const { advantages } = estimate(scored, settings)
   for (const sequence of sequences) sequence.advantage = advantages[sequence.index]!
@@ -133,6 +146,8 @@ export type LearnSettings = Pick<
   | 'epsilonHigh'
   | 'dualClip'
   | 'beta'
+  | 'klEstimator'
+  | 'klPlacement'
   | 'temperature'
   | 'maxCompletionLength'
   | 'informationMask'
@@ -189,7 +204,8 @@ function lossOptions(settings: LearnSettings, normalizer: number): LossOptions {
     epsilon: settings.epsilon,
     epsilonHigh: settings.epsilonHigh ?? settings.epsilon,
     ...(settings.dualClip === null ? {} : { dualClip: settings.dualClip }),
-    beta: settings.beta,
+    beta: settings.klPlacement === 'loss' ? settings.beta : 0,
+    klEstimator: settings.klEstimator,
     temperature: settings.temperature,
     maxCompletionLength: settings.maxCompletionLength,
     normalizer,

@@ -17,14 +17,15 @@ export interface LearnerBatch {
   referenceLogProbs?: Float32Array[]
 }
 
+export type KlEstimator = 'k1' | 'k2' | 'k3'
 export type LossType = 'sft' | 'grpo' | 'bnpo' | 'dapo' | 'dr_grpo'
 
 /**
  * What is minimised: the sum over active tokens of weight · (loss of the token) / normalizer.
  *
  * The loss of a token is -log p for `sft`. Else it is max(-A·r, -A·clip(r, 1 - epsilon, 1 + epsilonHigh)) with r =
- * p / p_old (PPO, Schulman et al. 2017), for A < 0 at most -A·dualClip (Ye et al. 2020), plus beta · (e^d - d - 1) with
- * d = log p_ref - log p (k3, Schulman 2020). p is that of softmax(logits / temperature).
+ * p / p_old (PPO, Schulman et al. 2017), for A < 0 at most -A·dualClip (Ye et al. 2020), plus beta · KL, by d =
+ * log p_ref - log p: k1 = -d, k2 = d² / 2, k3 = e^d - d - 1 (Schulman 2020). p is that of softmax(logits / temperature).
  *
  * | type | weight of a token | default normalizer |
  * |---|---|---|
@@ -44,6 +45,8 @@ export interface LossOptions {
   dualClip?: number
   /** Weight of the KL term, 0 by default. */
   beta?: number
+  /** Estimate of the KL in it; `'k3'` by default. The gradient of `'k1'` is 0 on average. */
+  klEstimator?: KlEstimator
   /** That of the sampling, 1 by default; above 0. */
   temperature?: number
   /** In tokens; `dr_grpo` needs it unless `normalizer` is given. */
@@ -60,6 +63,7 @@ const lossFields = [
   'epsilonHigh',
   'dualClip',
   'beta',
+  'klEstimator',
   'temperature',
   'maxCompletionLength',
   'normalizer',
@@ -108,7 +112,13 @@ function readLoss(loss: LossOptions): NativeLossOptions {
     epsilonHigh: numberOption('epsilonHigh', loss.epsilonHigh, { fallback: epsilon, least: 0 }),
     dualClip: numberOption('dualClip', loss.dualClip, { fallback: 0, above: 1 }),
     beta: numberOption('beta', loss.beta, { fallback: 0, least: 0 }),
+    klEstimator: readKlEstimator(loss.klEstimator),
   }
+}
+
+function readKlEstimator(kind: unknown = 'k3'): KlEstimator {
+  if (kind === 'k1' || kind === 'k2' || kind === 'k3') return kind
+  return invalid('klEstimator', 'one of k1, k2, k3', kind)
 }
 
 function readSequences(tokens: unknown): Int32Array[] {

@@ -12,7 +12,9 @@ export interface LossSequence {
   advantage: NonNullable<Advantage>
   oldLogProbs: Float32Array
   /** Log-probs of the frozen reference, where beta is above 0. */
-  referenceLogProbs?: Float32Array
+  referenceLogProbs?: Float32Array | undefined
+  /** Rewards of single tokens, where there are any. */
+  tokenRewards?: Float32Array
   /** The trajectory that it came from, and its index in the step. */
   trajectory: Trajectory
   index: number

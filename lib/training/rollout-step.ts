@@ -49,3 +49,5 @@ export function trajectoryLines(
     advantage: advantages[index]!,
   }))
 }
+
+export const groupsOf = (trajectories: readonly Trajectory[]) => trajectories.map(({ group }) => group)

@@ -23,11 +23,13 @@ import type { PartWriter } from './checkpoint.ts'
 import type { Config } from './config.ts'
 import { type PartialConfig, parseConfig } from './config-parse.ts'
 import { DataOrder } from './data-order.ts'
+import { countConstantGroups } from './estimators/index.ts'
 import { learnFrom } from './learn.ts'
 import type { Learner } from './learner.ts'
 import { memoryNow } from './machine.ts'
 import { loadCheckpoint, type ResumeOptions, refuseDifferences, storedQuestions } from './resume.ts'
-import { createReward, type RewardOption, trajectoryLines } from './rollout-step.ts'
+import { createReward, groupsOf, type RewardOption, trajectoryLines } from './rollout-step.ts'
+import { type StepSource, sampleStep } from './sampling.ts'
 import { learningRateAt } from './schedule.ts'
 import { describeCosts, describeRollout, type StepRecord } from './step-record.ts'
 import {
@@ -220,25 +222,25 @@ export class SSRLTrainer {
     const order = this.#order!
     const cursor = order.cursor
     try {
-      const clock = new Clock()
-      const trajectories = await this.#rollOut(step, signal)
-      const rollout = clock.lap()
-      const context = { step, signal: signal ?? never() }
-      const { total: rewards, parts } = await this.#reward.breakdown(trajectories, context)
-      const reward = clock.lap()
+      const sampled = await sampleStep(this.#stepSource(step, signal), config)
+      const { trajectories, rewards, parts, learnable, sampling } = sampled
+      this.#tellShortage(step, sampling)
       signal?.throwIfAborted()
+      const clock = new Clock()
       const models = { policy, reference: this.#reference, learner: this.#learner! }
       const learningRate = learningRateAt(step, config)
-      const scored = { trajectories, rewards }
+      const scored = { trajectories, rewards: learnable }
       const { advantages, prepared, statistics } = await learnFrom(models, scored, config, learningRate)
-      const seconds = { rollout, reward, learn: clock.lap() }
+      const seconds = { ...sampled.seconds, learn: clock.lap() }
       const record: StepRecord = {
         step,
         epoch: order.epoch,
         learningRate,
         ...describeRollout(trajectories, rewards, parts),
         exactMatch: { mean: mean((await exactMatch(trajectories, { signal: never() })) as number[]) },
+        sampling,
         ...statistics,
+        zeroVarianceGroups: countConstantGroups(rewards, groupsOf(trajectories)),
         ...describeCosts(trajectories, prepared, {
           seconds,
           passes: config.numIterations,
@@ -252,9 +254,30 @@ export class SSRLTrainer {
     }
   }
 
-  async #rollOut(step: number, signal?: AbortSignal): Promise<Trajectory[]> {
+  #stepSource(step: number, signal?: AbortSignal): StepSource {
+    return {
+      questions: this.#questions.length,
+      rollOut: (next) => this.#rollOut(step, next, signal),
+      score: (trajectories) => this.#reward.breakdown(trajectories, { step, signal: signal ?? never() }),
+    }
+  }
+
+  #tellShortage(step: number, { rounds, groups, kept }: StepRecord['sampling']): void {
+    if (!this.config.dynamicSampling || kept >= this.config.promptsPerStep) return
+    this.#options.onWarning?.(
+      `step ${step}: the rewards of only ${kept} of ${groups} questions differ after ${rounds} batches; it learns from ` +
+        `these instead of ${this.config.promptsPerStep}`,
+    )
+  }
+
+  async #rollOut(
+    step: number,
+    { count, round, firstGroup }: Parameters<StepSource['rollOut']>[0],
+    signal?: AbortSignal,
+  ): Promise<Trajectory[]> {
     const { config } = this
-    const questions = this.#order!.take(config.promptsPerStep).map((index) => this.#questions[index]!)
+    const questions = this.#order!.take(count).map((index) => this.#questions[index]!)
+    const seed = round === 0 ? derivedSeed(config.seed, step) : derivedSeed(config.seed, step, round)
     const groups = await selfSearchAll(this.policy, questions, {
       n: config.numGenerations,
       temperature: config.temperature,
@@ -262,7 +285,8 @@ export class SSRLTrainer {
       promptTemplate: this.#template!,
       stopAtAnswer: config.stopAtAnswer,
       format: config.format,
-      seed: derivedSeed(config.seed, step),
+      seed,
+      firstGroup,
       signal,
     })
     return groups.flat()

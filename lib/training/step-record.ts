@@ -12,6 +12,8 @@ export interface StepRecord {
   epoch: number
   learningRate: number
   trajectories: number
+  /** Batches sampled for the step, questions in them, and questions that are learnt from: see dynamicSampling. */
+  sampling: { rounds: number; groups: number; kept: number }
   /** Of the rewards that are not null. */
   reward: { mean: number; std: number; min: number; max: number }
   /** Mean of each part of the reward, unweighted. */
@@ -28,7 +30,7 @@ export interface StepRecord {
   policyLoss: number
   /** Mean entropy of the sampling distribution over active tokens, in nats. */
   entropy: number
-  /** Mean k3 estimate of KL(policy, reference) over active tokens; 0 when beta is 0. */
+  /** Mean estimate (klEstimator) of KL(policy, reference) over active tokens; 0 when beta is 0. */
   kl: number
   /** Share of active tokens whose ratio left the clip range downwards and upwards. */
   clip: { low: number; high: number }

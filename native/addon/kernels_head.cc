@@ -103,6 +103,11 @@ ops::PolicyLossOptions read_loss(KernelCall& call) {
   options.epsilon_high = static_cast<float>(call.number("epsilonHigh", 0, 1e6));
   options.dual_clip = static_cast<float>(call.number("dualClip", 0, 1e6));
   options.beta = static_cast<float>(call.number("beta", 0, 1e6));
+  const std::string kl = call.word("klEstimator");
+  call.require(kl == "k1" || kl == "k2" || kl == "k3", "klEstimator 'k1', 'k2' or 'k3'");
+  options.kl = kl == "k1"   ? ops::KlEstimator::kK1
+               : kl == "k2" ? ops::KlEstimator::kK2
+                            : ops::KlEstimator::kK3;
   call.require(options.dual_clip == 0 || options.dual_clip > 1, "dualClip of 0 (off) or above 1");
   return options;
 }
@@ -143,12 +148,17 @@ Napi::Value policy_loss(KernelCall& call) {
   loss.options = read_loss(call);
   const Array weights = call.floats("weights"), advantages = call.floats_or_none("advantages");
   const Array old = call.floats_or_none("oldLogProbs"), reference = call.floats_or_none("referenceLogProbs");
+  const Array log_ratios = call.floats_or_none("logRatios"), drift = call.floats_or_none("driftWeights");
   call.require_count("weights", weights, head.rows, "[rows]");
   call.require(advantages || loss.options.type == ops::LossType::kSft,
                "advantages for type 'policy-gradient'");
   call.require(reference || loss.options.beta == 0, "referenceLogProbs when beta is not 0");
-  for (const auto& [name, array] :
-       {std::pair{"advantages", advantages}, {"oldLogProbs", old}, {"referenceLogProbs", reference}}) {
+  call.require(old || !drift, "oldLogProbs beside driftWeights");
+  for (const auto& [name, array] : {std::pair{"advantages", advantages},
+                                    {"oldLogProbs", old},
+                                    {"referenceLogProbs", reference},
+                                    {"logRatios", log_ratios},
+                                    {"driftWeights", drift}}) {
     if (array) call.require_count(name, array, head.rows, "[rows]");
   }
   loss.hidden = head.hidden.data;
@@ -157,6 +167,8 @@ Napi::Value policy_loss(KernelCall& call) {
   loss.advantages = advantages.floats();
   loss.old_logprobs = old.floats();
   loss.ref_logprobs = reference.floats();
+  loss.log_ratios = log_ratios.floats();
+  loss.drift_weights = drift.floats();
   loss.logprobs = call.output("logProbs", head.rows).floats();
   loss.entropies = call.output("entropies", head.rows).floats();
   if (call.flag_or("backward", true)) {

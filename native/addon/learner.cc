@@ -74,13 +74,21 @@ ops::PolicyLossOptions read_loss(const Napi::Object& object, const BatchCopy& ba
   if (name != "sft" && name != "policy-gradient") {
     refuse(object.Env(), "Expected 'sft' or 'policy-gradient' for type");
   }
+  const Napi::Value given = object.Get("klEstimator");
+  const std::string kl = given.IsUndefined() ? "k3" : string_of(given, "klEstimator");
+  if (kl != "k1" && kl != "k2" && kl != "k3") {
+    refuse(object.Env(), "Expected 'k1', 'k2' or 'k3' for klEstimator");
+  }
   const ops::PolicyLossOptions loss = {
       .type = name == "sft" ? ops::LossType::kSft : ops::LossType::kPolicyGradient,
       .temperature = number("temperature"),
       .epsilon = number("epsilon"),
       .epsilon_high = number("epsilonHigh"),
       .dual_clip = number("dualClip"),
-      .beta = number("beta")};
+      .beta = number("beta"),
+      .kl = kl == "k1"   ? ops::KlEstimator::kK1
+            : kl == "k2" ? ops::KlEstimator::kK2
+                         : ops::KlEstimator::kK3};
   if (!(loss.temperature > 0)) refuse(object.Env(), "Expected a temperature above 0");
   if (loss.type == ops::LossType::kPolicyGradient) {
     if (!batch.has_advantages) refuse(object.Env(), "Expected advantages for a policy-gradient loss");

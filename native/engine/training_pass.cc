@@ -68,6 +68,8 @@ Status TrainingPass::head(const ActiveRows& active, const ops::PolicyLossOptions
                           .advantages = optional(active.advantages),
                           .old_logprobs = optional(active.old_log_probs),
                           .ref_logprobs = optional(active.reference_log_probs),
+                          .log_ratios = nullptr,
+                          .drift_weights = nullptr,
                           .logprobs = log_probs,
                           .entropies = nullptr,
                           .dhidden = activations_.hidden_gradient(),

@@ -161,10 +161,15 @@ struct AttentionBackward {
 
 enum class LossType : uint8_t { kSft, kPolicyGradient };
 
-// What a token contributes to the loss. kSft: -weight * lp. kPolicyGradient: weight * (p + beta * k3) with
-// r = exp(lp - old), p = max(-A r, -A clip(r, 1 - epsilon, 1 + epsilon_high)), for A < 0 at most -A *
-// dual_clip; d = ref - lp, k3 = exp(d) - d - 1. Masks, normalisers and per-token weights are folded into
-// `weight` by the caller; a row of weight 0 costs nothing and counts nowhere.
+// How the KL of policy and reference is estimated from one token, d = ref - lp: -d, d * d / 2, exp(d) - d
+// - 1.
+enum class KlEstimator : uint8_t { kK1, kK2, kK3 };
+
+// What a token contributes to the loss. kSft: -weight * lp. kPolicyGradient: weight * (p + beta * KL) with
+// r = exp(log-ratio), p = max(-A r, -A clip(r, 1 - epsilon, 1 + epsilon_high)), for A < 0 at most -A *
+// dual_clip, and to p the token's drift_weight * |lp - old|. The derivative of r by lp is r. Masks,
+// normalisers and per-token weights are folded into `weight` by the caller; a row of weight 0 costs nothing
+// and counts nowhere.
 struct PolicyLossOptions {
   LossType type;
   float temperature;  // > 0; lp is that of softmax(logits / temperature)
@@ -172,12 +177,13 @@ struct PolicyLossOptions {
   float epsilon_high;
   float dual_clip;  // 0: none
   float beta;
+  KlEstimator kl = KlEstimator::kK3;
 };
 
 struct PolicyLossStatistics {  // over rows of non-zero weight; added in row order
-  double loss = 0;             // weight * (policy loss + beta * k3)
+  double loss = 0;             // weight * (policy loss + beta * KL)
   double policy_loss = 0;      // weight * policy loss
-  double kl = 0;               // plain sum of k3
+  double kl = 0;               // plain sum
   double entropy = 0;          // plain sum
   double ratio = 0;            // plain sum
   double ratio_max = 0;
@@ -190,18 +196,20 @@ struct PolicyLossStatistics {  // over rows of non-zero weight; added in row ord
 // The fused head: logits, log-softmax, loss and its gradient by chunks of rows; at most policy_loss_scratch()
 // bytes of the rows x vocabulary matrix exist at any time.
 struct PolicyLoss {
-  const void* hidden;         // [rows, D] of the weight's compute type: final-normed hidden states
-  PackedWeight* weight;       // [V, D]
-  const int32_t* targets;     // [rows] the next token
-  const float* weights;       // [rows]
-  const float* advantages;    // [rows]; unused for kSft
-  const float* old_logprobs;  // [rows], or null: the row's own lp (ratio 1)
-  const float* ref_logprobs;  // [rows], or null when beta is 0
-  float* logprobs;            // [rows] out; 0 for rows of weight 0
-  float* entropies;           // [rows] out, or null
-  float* dhidden;             // [rows, D] f32, written (0 for rows of weight 0); null: forward only
-  float* dweight;             // [V, D], added to; null: forward only
-  void* scratch;              // policy_loss_scratch() bytes
+  const void* hidden;          // [rows, D] of the weight's compute type: final-normed hidden states
+  PackedWeight* weight;        // [V, D]
+  const int32_t* targets;      // [rows] the next token
+  const float* weights;        // [rows]
+  const float* advantages;     // [rows]; unused for kSft
+  const float* old_logprobs;   // [rows], or null: the row's own lp (ratio 1)
+  const float* ref_logprobs;   // [rows], or null when beta is 0
+  const float* log_ratios;     // [rows], or null: lp - old. A sequence's ratio, say, for each of its tokens
+  const float* drift_weights;  // [rows], or null; needs old_logprobs
+  float* logprobs;             // [rows] out; 0 for rows of weight 0
+  float* entropies;            // [rows] out, or null
+  float* dhidden;              // [rows, D] f32, written (0 for rows of weight 0); null: forward only
+  float* dweight;              // [V, D], added to; null: forward only
+  void* scratch;               // policy_loss_scratch() bytes
   int64_t rows;
   PolicyLossOptions options;
 };

@@ -24,6 +24,23 @@ struct RowLoss {
   bool clip_high;
 };
 
+struct RowTerm {
+  float value;
+  float derivative;  // by the row's log-prob
+};
+
+SSRL_LOSS_DEVICE RowTerm row_kl(KlEstimator kind, float difference) {
+  if (kind == KlEstimator::kK1) return {-difference, 1.0f};
+  if (kind == KlEstimator::kK2) return {0.5f * difference * difference, -difference};
+  const float rise = expm1f(difference);
+  return {rise - difference, -rise};
+}
+
+SSRL_LOSS_DEVICE RowTerm row_drift(float weight, float log_ratio) {
+  const float sign = log_ratio > 0 ? 1.0f : log_ratio < 0 ? -1.0f : 0.0f;
+  return {weight * fabsf(log_ratio), weight * sign};
+}
+
 SSRL_LOSS_DEVICE RowLoss row_loss(const PolicyLoss& a, int64_t row, float logprob) {
   const PolicyLossOptions& o = a.options;
   RowLoss loss{0, 0, 1, 0, 0, false, false};
@@ -34,7 +51,11 @@ SSRL_LOSS_DEVICE RowLoss row_loss(const PolicyLoss& a, int64_t row, float logpro
     return loss;
   }
   const float advantage = a.advantages[row];
-  if (a.old_logprobs != nullptr) loss.ratio = expf(logprob - a.old_logprobs[row]);
+  if (a.log_ratios != nullptr) {
+    loss.ratio = expf(a.log_ratios[row]);
+  } else if (a.old_logprobs != nullptr) {
+    loss.ratio = expf(logprob - a.old_logprobs[row]);
+  }
   const float r = loss.ratio, low = 1.0f - o.epsilon, high = 1.0f + o.epsilon_high;
   const float raised = r < low ? low : r, clipped = high < raised ? high : raised;
   loss.clip_low = advantage < 0 && r < low;
@@ -46,10 +67,15 @@ SSRL_LOSS_DEVICE RowLoss row_loss(const PolicyLoss& a, int64_t row, float logpro
     loss.policy = -advantage * o.dual_clip;
     derivative = 0;
   }
+  if (a.drift_weights != nullptr) {
+    const RowTerm drift = row_drift(a.drift_weights[row], logprob - a.old_logprobs[row]);
+    loss.policy += drift.value;
+    derivative += drift.derivative;
+  }
   if (o.beta != 0 && a.ref_logprobs != nullptr) {
-    const float difference = a.ref_logprobs[row] - logprob;
-    loss.kl = expm1f(difference) - difference;
-    derivative += o.beta * -expm1f(difference);
+    const RowTerm kl = row_kl(o.kl, a.ref_logprobs[row] - logprob);
+    loss.kl = kl.value;
+    derivative += o.beta * kl.derivative;
   }
   loss.derivative = a.weights[row] * derivative;
   return loss;

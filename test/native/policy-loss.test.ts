@@ -35,7 +35,10 @@ function plain(args: PolicyLossArguments, hidden: Float64Array, weight: Float64A
     logProbs[row] = lp
     entropies[row] = softmax.entropy
     const old = args.oldLogProbs?.[row] ?? fixedOld?.[row] ?? lp
-    const ratio = args.type === 'sft' ? 1 : Math.exp(lp - old)
+    // The derivative of a given ratio by lp is the ratio: as if it moved with lp from where lp was.
+    const moved = fixed === undefined ? 0 : lp - fixed[row]!
+    const logRatio = args.logRatios === undefined ? lp - old : args.logRatios[row]! + moved
+    const ratio = args.type === 'sft' ? 1 : Math.exp(logRatio)
     const advantage = args.advantages?.[row] ?? 0
     let policy = Math.max(
       -advantage * ratio,
@@ -43,8 +46,14 @@ function plain(args: PolicyLossArguments, hidden: Float64Array, weight: Float64A
     )
     if (dualClip > 0 && advantage < 0) policy = Math.min(policy, -advantage * dualClip)
     if (args.type === 'sft') policy = -lp
+    policy += (args.driftWeights?.[row] ?? 0) * Math.abs(lp - old)
     const difference = (args.referenceLogProbs?.[row] ?? lp) - lp
-    const kl = args.type === 'sft' || beta === 0 ? 0 : Math.exp(difference) - difference - 1
+    const estimate = {
+      k1: -difference,
+      k2: difference ** 2 / 2,
+      k3: Math.exp(difference) - difference - 1,
+    }[args.klEstimator ?? 'k3']
+    const kl = args.type === 'sft' || beta === 0 ? 0 : estimate
     total.policyLoss += w * policy
     total.loss += w * (policy + beta * kl)
     total.klSum += kl
@@ -60,15 +69,19 @@ function plain(args: PolicyLossArguments, hidden: Float64Array, weight: Float64A
 }
 /** Log-probs of the unmoved inputs: without oldLogProbs the ratio is 1, yet its derivative is not 0. */
 let fixedOld: Float64Array | undefined
+/** The same, for the ratios that are given. */
+let fixed: Float64Array | undefined
 
 function lossDifferences(args: PolicyLossArguments, which: 'hidden' | 'weight', indices: number[]) {
   const hidden = doubles(args.hidden)
   const weight = doubles(elements(args.weight, args.hidden instanceof Uint16Array ? 'bf16' : 'f32'))
-  fixedOld = args.oldLogProbs ? undefined : plain(args, hidden, weight).logProbs
+  fixed = plain(args, hidden, weight).logProbs
+  fixedOld = args.oldLogProbs ? undefined : fixed
   const loss = (x: Float64Array) =>
     (which === 'hidden' ? plain(args, x, weight) : plain(args, hidden, x)).statistics.loss
   const result = reference.differences(loss, which === 'hidden' ? hidden : weight, indices)
   fixedOld = undefined
+  fixed = undefined
   return result
 }
 
@@ -109,6 +122,10 @@ const variants: [title: string, change: Partial<PolicyLossArguments>][] = [
     { epsilon: 0.1, epsilonHigh: 0.28, temperature: 0.7, dualClip: 1.2 },
   ],
   ['no old log-probs', { oldLogProbs: undefined, beta: 0, referenceLogProbs: undefined }],
+  ['k1 in the loss', { klEstimator: 'k1' }],
+  ['k2 in the loss', { klEstimator: 'k2' }],
+  ['ratios that are given, not the tokens’ own', { logRatios: normal(7, 64, 0.4) }],
+  ['some tokens held near where they were', { driftWeights: normal(8, 64).map((x) => (x > 0.5 ? 1.5 : 0)) }],
   [
     'supervised',
     { type: 'sft', advantages: undefined, oldLogProbs: undefined, referenceLogProbs: undefined, beta: 0 },
@@ -128,6 +145,7 @@ for (const { name, kernels, test } of devices) {
       for (const [title, change] of variants) {
         test(`policyLoss ${dtype} [${rows}, ${vocabulary}, ${inputs}], ${title}: equals the reference and its differences`, async (t) => {
           const args = { ...example(rows, vocabulary, inputs, dtype), ...change }
+          for (const name of ['logRatios', 'driftWeights'] as const) args[name] = args[name]?.slice(0, rows)
           const result = await kernels.policyLoss(args)
           const expected = plain(args, doubles(args.hidden), doubles(elements(args.weight, dtype)))
           const bound = { absolute: 1e-5, relative: 1e-5 }

@@ -42,7 +42,7 @@ function expectedStatistics(
   loss: LossOptions,
   scores: { logProbs: Float32Array[]; entropies: Float32Array[] },
 ) {
-  const { type, epsilon = 0.2, epsilonHigh = epsilon, beta = 0, dualClip } = loss
+  const { type, epsilon = 0.2, epsilonHigh = epsilon, beta = 0, dualClip, klEstimator = 'k3' } = loss
   const total = { loss: 0, policyLoss: 0, kl: 0, entropy: 0, clipLow: 0, clipHigh: 0, ratio: 0, weights: 0 }
   let active = 0
   let mismatch = 0
@@ -63,7 +63,7 @@ function expectedStatistics(
       if (dualClip && advantage < 0) policyLoss = Math.min(policyLoss, -advantage * dualClip)
       if (type === 'sft') policyLoss = -logProb
       const d = beta === 0 ? 0 : batch.referenceLogProbs![s]![i]! - logProb
-      const kl = Math.exp(d) - d - 1
+      const kl = { k1: -d, k2: (d * d) / 2, k3: Math.exp(d) - d - 1 }[klEstimator]
       own.loss += weight * (policyLoss + beta * kl)
       own.policyLoss += weight * policyLoss
       own.weights += weight
@@ -104,6 +104,8 @@ const losses: Record<string, LossOptions> = {
   'sft at another temperature': { type: 'sft', temperature: 0.6 },
   grpo: { type: 'grpo' },
   'grpo with KL': { type: 'grpo', beta: 0.1 },
+  'grpo with k1': { type: 'grpo', beta: 0.1, klEstimator: 'k1' },
+  'grpo with k2': { type: 'grpo', beta: 0.1, klEstimator: 'k2' },
   bnpo: { type: 'bnpo', beta: 0.02, epsilon: 0.1 },
   'dapo with clip-higher and dual clip': { type: 'dapo', epsilonHigh: 0.28, dualClip: 1.5 },
   dr_grpo: { type: 'dr_grpo', maxCompletionLength: 64 },
@@ -242,6 +244,7 @@ const badBatches: Record<string, [batch: unknown, loss: unknown]> = {
   'dr_grpo without its length': [good, { type: 'dr_grpo' }],
   'an unknown option': [good, { type: 'grpo', espilon: 0.1 }],
   'an unknown field of the batch': [{ ...good, advantage: advantages }, { type: 'grpo' }],
+  'another estimate of KL': [good, { type: 'grpo', klEstimator: 'k4' }],
   'a temperature of 0': [good, { type: 'grpo', temperature: 0 }],
   'a temperature of NaN': [good, { type: 'grpo', temperature: Number.NaN }],
   'a negative epsilon': [good, { type: 'grpo', epsilon: -0.1 }],

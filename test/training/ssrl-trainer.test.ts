@@ -125,6 +125,48 @@ for (const estimator of ['rloo', 'reinforce_plus_plus', 'reinforce_plus_plus_bas
   })
 }
 
+test('dynamic sampling learns from as many questions as the step wants, and says when there are too few', async (t) => {
+  const warnings: string[] = []
+  let calls = 0
+  // Of the first batch one question teaches, of the second all do.
+  const reward: RewardFunction = (all) => {
+    calls += 1
+    return all.map(({ group }, index) => (calls === 1 && group > 0 ? 1 : index % 2))
+  }
+  const options = { rewards: reward, dynamicSampling: true, maxSteps: 1 }
+  const [record] = await collect(await trainer(t, options))
+  t.deepEqual(record!.sampling, { rounds: 2, groups: 5, kept: 3 })
+  t.is(record!.trajectories, 20)
+  t.is(record!.zeroVarianceGroups, 2)
+  t.is(record!.epoch, 0.5)
+  t.is(record!.mismatch, 0)
+  const none = await trainer(t, {
+    ...options,
+    rewards: (all) => all.map(() => 1),
+    maxGenerationBatches: 2,
+    onWarning: (message) => warnings.push(message),
+  })
+  const before = await weightsOf(none.policy)
+  const [empty] = await collect(none)
+  t.deepEqual(empty!.sampling, { rounds: 2, groups: 6, kept: 0 })
+  t.deepEqual(await weightsOf(none.policy), before)
+  t.regex(warnings.join(), /step 1: the rewards of only 0 of 6 questions differ after 2 batches/)
+})
+
+test('KL as a reward: tokens far from the reference lose, and the loss has no term for it', async (t) => {
+  const options = { beta: 0.5, klPlacement: 'reward', klEstimator: 'k1', learningRate: 5e-3 } as const
+  const records = await collect(
+    await trainer(t, { ...options, estimator: 'reinforce_plus_plus', maxSteps: 3 }),
+  )
+  t.is(records[0]!.kl, 0)
+  t.not(records.at(-1)!.kl, 0)
+  t.is(records.at(-1)!.loss, records.at(-1)!.policyLoss)
+  const strong = await trainer(t, { ...options, beta: 100, estimator: 'rloo', maxSteps: 12 })
+  const weak = await trainer(t, { ...options, beta: 1e-9, estimator: 'rloo', maxSteps: 12 })
+  const drift = (made: StepRecord[]) => Math.max(...made.slice(-4).map(({ kl }) => Math.abs(kl)))
+  t.true(drift(await collect(strong)) < drift(await collect(weak)))
+})
+
 for (const lossType of ['dapo', 'bnpo', 'grpo', 'dr_grpo'] as const) {
   test(`how micro-batches are cut does not change the result: 1×12 equals 12×1 (${lossType})`, async (t) => {
     const options = { lossType, maxSteps: 2, beta: 0.05, weightDecay: 0, adamEpsilon: 1e-3 }

@@ -10,9 +10,9 @@ export interface Scored {
   /** Not 0 where a token is learnt from; what is masked has no part in any statistics. */
   mask: Uint8Array
   /** Rewards of single tokens beside it, such as -β·KL. */
-  tokenRewards?: Float32Array
+  tokenRewards?: Float32Array | undefined
   /** The critic's value of the state that each token was sampled from; `gae` needs it. */
-  values?: Float32Array
+  values?: Float32Array | undefined
 }
 
 /** A number holds for all tokens of a trajectory; null where the reward is null. */
