@@ -329,6 +329,8 @@ export interface NativeAddon {
 export interface NativeEmulation {
   /** 0 runs warps and lanes in order, another seed in an order of its own, from the next launch on. */
   setSeed(seed: number): void
+  /** How many the device has; attention shares its pages out among more blocks where there are many. */
+  setMultiprocessors(count: number): void
   /** Extra shared-memory wavefronts of ldmatrix since the last call. */
   takeBankConflicts(): number
   /** The report of a kernel with that fault; empty for 'none'. */

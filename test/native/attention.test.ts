@@ -1,5 +1,6 @@
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { type Elements, kernels } from '../../lib/kernels.ts'
+import { devices } from './devices.ts'
 import * as reference from './reference.ts'
 
 const { bytes, close, differences, dot, doubles, elements, normal, pick, spread } = reference
@@ -46,17 +47,127 @@ const name = (c: Case) =>
   `${c.heads}/${c.kvHeads} heads of ${c.headDim}, lengths ${c.lengths.join(' ')}` +
   (c.positions ? ` from ${c.positions.join(' ')}` : '')
 
-for (const dtype of reference.dtypes) {
-  const rounding = dtype === 'f32' ? 0 : 2 ** -8
-  for (const shape of cases) {
-    test(`attention ${dtype}: ${name(shape)} equals the reference`, async (t) => {
+/**
+ * What rounding may do to each element of the output: sums are f32; a bf16 output is rounded once, and where tensor
+ * cores multiply weights with values, so is each weight.
+ */
+function outputBounds(args: ReturnType<typeof inputs>, expected: Float64Array, device: string): Float64Array {
+  if (args.q instanceof Float32Array) return expected.map((value) => 3e-6 + 3e-6 * Math.abs(value))
+  const half = 2 ** -8
+  if (device === 'cpu') return expected.map((value) => 3e-6 + half / 10 + half * Math.abs(value))
+  const sizes = doubles(args.v).map(Math.abs)
+  const weighted = reference.attention(doubles(args.q), doubles(args.k), sizes, args).out
+  return expected.map((value, i) => 3e-6 + half * (Math.abs(value) + weighted[i]!))
+}
+
+function withinBounds(
+  t: ExecutionContext,
+  name: string,
+  actual: Elements,
+  expected: Float64Array,
+  bounds: Float64Array,
+) {
+  const used = Float32Array.from(doubles(actual), (value, i) => (value - expected[i]!) / bounds[i]!)
+  close(t, name, used, new Float64Array(used.length), { absolute: 1, relative: 0 })
+}
+
+for (const { name: device, kernels, test, ways } of devices) {
+  for (const dtype of reference.dtypes) {
+    for (const [i, shape] of cases.entries()) {
+      test(`attention ${dtype}: ${name(shape)} equals the reference`, async (t) => {
+        const args = inputs(shape, dtype)
+        const { out, logSumExp } = await kernels.attention(args, ways[i % ways.length]!())
+        const expected = reference.attention(doubles(args.q), doubles(args.k), doubles(args.v), args)
+        withinBounds(t, 'out', out, expected.out, outputBounds(args, expected.out, device))
+        close(t, 'logSumExp', logSumExp, expected.logSumExp, { absolute: 3e-6, relative: 3e-6 })
+      })
+    }
+
+    test(`attention ${dtype}: packed equals one by one, bit for bit, whatever shares the work`, async (t) => {
+      const shape = { heads: 9, kvHeads: 3, headDim: 64, lengths: [130, 1, 64, 65, 7] }
       const args = inputs(shape, dtype)
-      const { out, logSumExp } = await kernels.attention(args)
-      const expected = reference.attention(doubles(args.q), doubles(args.k), doubles(args.v), args)
-      close(t, 'out', out, expected.out, { absolute: 3e-6 + rounding / 10, relative: 3e-6 + rounding })
-      close(t, 'logSumExp', logSumExp, expected.logSumExp, { absolute: 3e-6, relative: 3e-6 })
+      const packed = await kernels.attention(args, ways[0]!())
+      for (const way of ways) {
+        t.deepEqual(bytes((await kernels.attention(args, way())).out), bytes(packed.out))
+        for (let s = 0; s < shape.lengths.length; s++) {
+          const rows = (values: Elements, width: number) =>
+            values.slice(args.offsets[s]! * width, args.offsets[s + 1]! * width)
+          const one = {
+            ...args,
+            q: rows(args.q, 576),
+            k: rows(args.k, 192),
+            v: rows(args.v, 192),
+            offsets: Int32Array.of(0, shape.lengths[s]!),
+          }
+          const { out, logSumExp } = await kernels.attention(one, way())
+          t.deepEqual(bytes(out), bytes(rows(packed.out, 576)))
+          const sums = packed.logSumExp.slice(args.offsets[s]! * 9, args.offsets[s + 1]! * 9)
+          t.deepEqual(bytes(logSumExp), bytes(sums))
+        }
+      }
     })
 
+    test(`pagedAttention ${dtype}: chunks and single rows over scattered pages equal the whole, bit for bit`, async (t) => {
+      const length = 150
+      for (const [heads, kvHeads, headDim] of [
+        [9, 3, 64],
+        [2, 2, 30],
+        [8, 1, 128],
+      ] as const) {
+        const args = inputs({ heads, kvHeads, headDim, lengths: [length] }, dtype)
+        const whole = await kernels.attention(args, ways[1]!())
+        const order = [4, 0, 2]
+        const width = kvHeads * headDim
+        const page = (values: Elements) => {
+          const pages = elements(new Float32Array(5 * 64 * width).fill(Number.NaN), dtype)
+          order.forEach((to, from) => {
+            pages.set(
+              values.subarray(from * 64 * width, Math.min(length, (from + 1) * 64) * width) as never,
+              to * 64 * width,
+            )
+          })
+          return pages
+        }
+        const cache = {
+          keys: page(args.k),
+          values: page(args.v),
+          pages: Int32Array.from(order),
+          pageOffsets: Int32Array.of(0, 3),
+        }
+        for (const [begin, end] of [
+          [0, 1],
+          [0, 150],
+          [63, 64],
+          [64, 65],
+          [100, 131],
+          [149, 150],
+        ] as const) {
+          const query = args.q.slice(begin * heads * headDim, end * heads * headDim)
+          const some = await kernels.pagedAttention(
+            {
+              ...cache,
+              q: query,
+              queryOffsets: Int32Array.of(0, end - begin),
+              positions: Int32Array.of(begin),
+              heads,
+              kvHeads,
+              headDim,
+            },
+            ways[end % 3]!(),
+          )
+          t.deepEqual(
+            bytes(some.out),
+            bytes(whole.out.slice(begin * heads * headDim, end * heads * headDim)),
+            `${begin}..${end}`,
+          )
+        }
+      }
+    })
+  }
+}
+
+for (const dtype of reference.dtypes) {
+  for (const shape of cases) {
     test(`attentionBackward ${dtype}: ${name(shape)} equals finite differences`, async (t) => {
       const args = inputs(shape, dtype)
       const forward = await kernels.attention(args)
@@ -92,87 +203,6 @@ for (const dtype of reference.dtypes) {
       )
     })
   }
-
-  test(`attention ${dtype}: packed equals one by one, bit for bit, on 1, 2 and 3 threads`, async (t) => {
-    const shape = { heads: 9, kvHeads: 3, headDim: 64, lengths: [130, 1, 64, 65, 7] }
-    const args = inputs(shape, dtype)
-    const packed = await kernels.attention(args, { threads: 1 })
-    for (const threads of [1, 2, 3]) {
-      t.deepEqual(bytes((await kernels.attention(args, { threads })).out), bytes(packed.out))
-      for (let s = 0; s < shape.lengths.length; s++) {
-        const rows = (values: Elements, width: number) =>
-          values.slice(args.offsets[s]! * width, args.offsets[s + 1]! * width)
-        const one = {
-          ...args,
-          q: rows(args.q, 576),
-          k: rows(args.k, 192),
-          v: rows(args.v, 192),
-          offsets: Int32Array.of(0, shape.lengths[s]!),
-        }
-        const { out, logSumExp } = await kernels.attention(one, { threads })
-        t.deepEqual(bytes(out), bytes(rows(packed.out, 576)))
-        const sums = packed.logSumExp.slice(args.offsets[s]! * 9, args.offsets[s + 1]! * 9)
-        t.deepEqual(bytes(logSumExp), bytes(sums))
-      }
-    }
-  })
-
-  test(`pagedAttention ${dtype}: chunks and single rows over scattered pages equal the whole, bit for bit`, async (t) => {
-    const length = 150
-    for (const [heads, kvHeads, headDim] of [
-      [9, 3, 64],
-      [2, 2, 30],
-      [8, 1, 128],
-    ] as const) {
-      const args = inputs({ heads, kvHeads, headDim, lengths: [length] }, dtype)
-      const whole = await kernels.attention(args, { threads: 1 })
-      const order = [4, 0, 2]
-      const width = kvHeads * headDim
-      const page = (values: Elements) => {
-        const pages = elements(new Float32Array(5 * 64 * width).fill(Number.NaN), dtype)
-        order.forEach((to, from) => {
-          pages.set(
-            values.subarray(from * 64 * width, Math.min(length, (from + 1) * 64) * width) as never,
-            to * 64 * width,
-          )
-        })
-        return pages
-      }
-      const cache = {
-        keys: page(args.k),
-        values: page(args.v),
-        pages: Int32Array.from(order),
-        pageOffsets: Int32Array.of(0, 3),
-      }
-      for (const [begin, end] of [
-        [0, 1],
-        [0, 150],
-        [63, 64],
-        [64, 65],
-        [100, 131],
-        [149, 150],
-      ] as const) {
-        const query = args.q.slice(begin * heads * headDim, end * heads * headDim)
-        const some = await kernels.pagedAttention(
-          {
-            ...cache,
-            q: query,
-            queryOffsets: Int32Array.of(0, end - begin),
-            positions: Int32Array.of(begin),
-            heads,
-            kvHeads,
-            headDim,
-          },
-          { threads: 1 + (end % 3) },
-        )
-        t.deepEqual(
-          bytes(some.out),
-          bytes(whole.out.slice(begin * heads * headDim, end * heads * headDim)),
-          `${begin}..${end}`,
-        )
-      }
-    }
-  })
 }
 
 /** The rows of sequences with all their keys, one after another. */
@@ -213,26 +243,30 @@ const groups: Case[] = [
   },
 ]
 
-for (const shape of groups) {
-  test(`attention: keys that are shared give the bits of keys that are not (${name(shape)})`, async (t) => {
-    for (const dtype of reference.dtypes) {
-      const args = inputs(shape, dtype)
-      const { repeat, own, offsets } = unshared(args)
-      const widths = [shape.heads * shape.headDim, shape.kvHeads * shape.headDim] as const
-      const all = {
-        ...args,
-        ...{ q: repeat(args.q, widths[0]), k: repeat(args.k, widths[1]), v: repeat(args.v, widths[1]) },
-        ...{ offsets, positions: undefined },
+for (const { name: device, kernels, test, ways } of devices) {
+  for (const shape of device === 'cpu' ? groups : groups.slice(-4)) {
+    test(`attention: keys that are shared give the bits of keys that are not (${name(shape)})`, async (t) => {
+      for (const dtype of reference.dtypes) {
+        const args = inputs(shape, dtype)
+        const { repeat, own, offsets } = unshared(args)
+        const widths = [shape.heads * shape.headDim, shape.kvHeads * shape.headDim] as const
+        const all = {
+          ...args,
+          ...{ q: repeat(args.q, widths[0]), k: repeat(args.k, widths[1]), v: repeat(args.v, widths[1]) },
+          ...{ offsets, positions: undefined },
+        }
+        const expected = await kernels.attention(all, ways[0]!())
+        for (const way of ways) {
+          const shared = await kernels.attention(args, way())
+          t.deepEqual([...shared.out], take(expected.out, own, widths[0]))
+          t.deepEqual([...shared.logSumExp], take(expected.logSumExp, own, shape.heads))
+        }
       }
-      const expected = await kernels.attention(all)
-      for (const threads of [1, 2, 3]) {
-        const shared = await kernels.attention(args, { threads })
-        t.deepEqual([...shared.out], take(expected.out, own, widths[0]))
-        t.deepEqual([...shared.logSumExp], take(expected.logSumExp, own, shape.heads))
-      }
-    }
-  })
+    })
+  }
+}
 
+for (const shape of groups) {
   test(`attentionBackward: a shared key's gradient is the sum over its sequences (${name(shape)})`, async (t) => {
     const args = inputs(shape, 'f32')
     const { repeat, rows, own, offsets } = unshared(args)
@@ -270,14 +304,16 @@ for (const shape of groups) {
   })
 }
 
-test('attention: scores far apart stay finite, and one huge key takes all', async (t) => {
-  const args = inputs({ heads: 1, kvHeads: 1, headDim: 4, lengths: [3] }, 'f32')
-  args.q.fill(100)
-  args.k.set([-100, -100, -100, -100, 100, 100, 100, 100, -100, -100, -100, -100])
-  const { out } = await kernels.attention(args)
-  t.deepEqual(out.slice(4, 8), args.v.slice(4, 8))
-  t.deepEqual(out.slice(8, 12), args.v.slice(4, 8))
-})
+for (const { kernels, test } of devices) {
+  test('attention: scores far apart stay finite, and one huge key takes all', async (t) => {
+    const args = inputs({ heads: 1, kvHeads: 1, headDim: 4, lengths: [3] }, 'f32')
+    args.q.fill(100)
+    args.k.set([-100, -100, -100, -100, 100, 100, 100, 100, -100, -100, -100, -100])
+    const { out } = await kernels.attention(args)
+    t.deepEqual(out.slice(4, 8), args.v.slice(4, 8))
+    t.deepEqual(out.slice(8, 12), args.v.slice(4, 8))
+  })
+}
 
 test('attentionBackward: the same call twice gives the same bits', async (t) => {
   const args = inputs({ heads: 9, kvHeads: 3, headDim: 64, lengths: [123, 65, 1] }, 'f32')

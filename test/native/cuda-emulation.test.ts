@@ -120,7 +120,8 @@ run('rows are gathered, scattered and converted, in pieces of 16 bytes or less',
 run('what the emulated device can not do yet is ERR_NO_DEVICE, and names the device that can', async (t) => {
   const [q, k, v] = [normal(1, 8), normal(2, 8), normal(3, 8)]
   const args = { q, k, v, offsets: Int32Array.of(0, 2), heads: 1, kvHeads: 1, headDim: 4 }
-  const error = await t.throwsAsync(emulated.kernels.attention(args), { instanceOf: SsrlError })
+  const backward = { ...args, out: q, dout: q, logSumExp: normal(4, 2) }
+  const error = await t.throwsAsync(emulated.kernels.attentionBackward(backward), { instanceOf: SsrlError })
   t.is((error as SsrlError).code, 'ERR_NO_DEVICE')
   t.regex(error!.message, /'cuda-emulated'.*take device 'cpu'/)
 })

@@ -2,12 +2,15 @@
 import { existsSync } from 'node:fs'
 import test, { type Implementation } from 'ava'
 import { type KernelOptions, kernels } from '../../lib/kernels.ts'
+import { loadEmulated } from '../../lib/native.ts'
 
 export interface Device {
   name: 'cpu' | 'cuda-emulated'
   kernels: typeof kernels
   /** ava's, with the device in the title. */
   test: (title: string, body: Implementation<[]>) => void
+  /** Ways to run the same work, which must give the same bits. The call that follows gets the options. */
+  ways: (() => KernelOptions)[]
 }
 
 type AnyKernel = (args: never, options?: KernelOptions) => unknown
@@ -23,7 +26,17 @@ function on(device: 'cuda-emulated'): typeof kernels {
 export const emulated: Device = {
   name: 'cuda-emulated',
   kernels: on('cuda-emulated'),
-  test: (title, body) => test(`emulated CUDA: ${title}`, body),
+  // One after another: the schedule and the number of multiprocessors are the process's.
+  test: (title, body) => test.serial(`emulated CUDA: ${title}`, body),
+  ways: [
+    { seed: 0, multiprocessors: 132 },
+    { seed: 1, multiprocessors: 1 },
+    { seed: 2, multiprocessors: 6 },
+  ].map(({ seed, multiprocessors }) => () => {
+    loadEmulated().emulation.setSeed(seed)
+    loadEmulated().emulation.setMultiprocessors(multiprocessors)
+    return {}
+  }),
 }
 
 export const hasEmulated = existsSync(
@@ -35,6 +48,11 @@ if (!hasEmulated) {
 }
 
 export const devices: Device[] = [
-  { name: 'cpu', kernels, test: (title, body) => test(title, body) },
+  {
+    name: 'cpu',
+    kernels,
+    test: (title, body) => test(title, body),
+    ways: [1, 2, 3].map((threads) => () => ({ threads })),
+  },
   ...(hasEmulated ? [emulated] : []),
 ]

@@ -29,6 +29,11 @@ Napi::Value set_seed(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value set_multiprocessors(const Napi::CallbackInfo& info) {
+  cuda::set_multiprocessors(info[0].As<Napi::Number>().Int32Value());
+  return info.Env().Undefined();
+}
+
 Napi::Value take_bank_conflicts(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(cuda::emulation::take_bank_conflicts()));
 }
@@ -85,6 +90,7 @@ ops::Ops* find_device(const std::string& name) {
 void init_devices(Napi::Env env, Napi::Object exports) {
   Napi::Object emulation = Napi::Object::New(env);
   emulation.Set("setSeed", Napi::Function::New(env, set_seed));
+  emulation.Set("setMultiprocessors", Napi::Function::New(env, set_multiprocessors));
   emulation.Set("takeBankConflicts", Napi::Function::New(env, take_bank_conflicts));
   emulation.Set("provoke", Napi::Function::New(env, provoke));
   emulation.Set("mma", Napi::Function::New(env, mma));

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "ops/cuda/attention.h"
 #include "ops/cuda/cuda_ops.h"
 #include "ops/cuda/head.h"
 #include "ops/cuda/kernels.h"
@@ -48,6 +49,7 @@ class CudaOps final : public ops::Ops {
   Status copy_to_host(void* to, const void* from, size_t bytes) override { return copy(to, from, bytes); }
 
   // A device has no threads to choose; what scratch is sized by is the number of parts of a sum.
+  void set_multiprocessors(int count) { multiprocessors_ = count; }
   void set_threads(int) override {}
   int max_threads() const override { return kNormParts; }
   Status supports(DType) const override { return {}; }
@@ -114,9 +116,11 @@ class CudaOps final : public ops::Ops {
     return cuda::convert({from, to, count}, from_type, to_type, stream_);
   }
 
-  Status attention(const ops::Attention&) override { return missing("attention"); }
+  Status attention(const ops::Attention& a) override {
+    return cuda::attention({*this, attention_scratch_, multiprocessors_, stream_}, a);
+  }
   size_t attention_backward_scratch(const ops::AttentionBackward&) const override { return 0; }
-  Status attention_backward(const ops::AttentionBackward&) override { return missing("attention"); }
+  Status attention_backward(const ops::AttentionBackward&) override { return missing("attention_backward"); }
 
   size_t log_probs_scratch(const ops::PackedWeight& weight) const override { return log_probs_bytes(weight); }
   Status log_probs(const ops::LogProbs& a) override { return cuda::log_probs(*this, a, stream_); }
@@ -140,14 +144,24 @@ class CudaOps final : public ops::Ops {
  private:
   Stream stream_{};
   void* parts_ = nullptr;
+  Scratch attention_scratch_;
+  int multiprocessors_ = 132;
 };
+
+CudaOps& instance() {
+  static CudaOps* const ops = new CudaOps;
+  return *ops;
+}
 
 }  // namespace
 
 // Never destroyed, like the CPU backend.
 ops::Ops& emulated_ops() {
-  static CudaOps* const instance = new CudaOps;
-  return *instance;
+  return instance();
+}
+
+void set_multiprocessors(int count) {
+  instance().set_multiprocessors(count);
 }
 
 }  // namespace ssrl::cuda

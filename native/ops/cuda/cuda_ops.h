@@ -7,4 +7,7 @@ namespace ssrl::cuda {
 
 ops::Ops& emulated_ops();
 
+// How many the emulated device has, which decides how attention shares its pages out.
+void set_multiprocessors(int count);
+
 }  // namespace ssrl::cuda

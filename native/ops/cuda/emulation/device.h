@@ -67,8 +67,18 @@ inline float square_root(float x) {
 inline float exponential(float x) {
   return std::exp(x);
 }
+inline float exponential2(float x) {
+  return std::exp2(x);
+}
 inline double logarithm(double x) {
   return std::log(x);
+}
+inline float logarithm(float x) {
+  return std::log(x);
+}
+// The first in the lower half.
+inline uint32_t pack_bf16(float first, float second) {
+  return static_cast<uint32_t>(ops::to_bf16(first)) | static_cast<uint32_t>(ops::to_bf16(second)) << 16;
 }
 
 // ---- global memory in pieces of 16 bytes

@@ -55,8 +55,23 @@ __device__ __forceinline__ float square_root(float x) {
 __device__ __forceinline__ float exponential(float x) {
   return expf(x);
 }
+// Within 2^-22; 0 where the result would be subnormal.
+__device__ __forceinline__ float exponential2(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
 __device__ __forceinline__ double logarithm(double x) {
   return log(x);
+}
+__device__ __forceinline__ float logarithm(float x) {
+  return logf(x);
+}
+// The first in the lower half.
+__device__ __forceinline__ uint32_t pack_bf16(float first, float second) {
+  uint32_t both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
+  return both;
 }
 
 // ---- global memory in pieces of 16 bytes

@@ -1,0 +1,91 @@
+// Attention on the device: how a call is cut into tiles, and what the kernels are told.
+//
+// A "pair" is a query row and one of the heads that share a kv head, the heads of a row side by side. A tile
+// is some neighbouring pairs of one sequence, up to 16 for each warp of its block. Every pair takes its keys
+// page by page: the weights of a page are relative to the page's own largest score, and what comes of it is
+// merged into the pages before, in order. So it does not matter to the bits which block had which pages.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ops/cuda/kernels.h"
+
+namespace ssrl::cuda {
+
+constexpr int kPage = ops::kKeyBlock;
+constexpr int kWarpPairs = 16;
+
+struct AttentionTile {
+  int64_t query_row;   // of the sequence's first query
+  int64_t record;      // of its first pair and page 0 among the parts, or -1: the block has all pages
+  int32_t position;    // of the sequence's first query
+  int32_t first_pair;  // within the sequence: pair p is query p / group and head p % group
+  int32_t pairs;
+  int32_t first_block;  // of the sequence, in the list of blocks
+  int32_t begin, end;   // pages to take
+  int32_t pages;        // that the tile's last pair sees
+
+  // Keys that the tile's pair i sees.
+  __device__ __forceinline__ int seen(int i, int group) const {
+    return position + (first_pair + i) / group + 1;
+  }
+};
+
+struct AttentionPlan {
+  std::vector<AttentionTile> wide;    // for blocks of four warps
+  std::vector<AttentionTile> narrow;  // for blocks of one
+  std::vector<AttentionTile> split;   // tiles whose pages were shared out, to be merged
+  std::vector<const void*> blocks;    // keys and values of each page in turns
+  int64_t records = 0;                // of parts, for each kv head
+};
+
+// With fewer tiles than the device takes at once, their pages are shared out among more blocks.
+AttentionPlan plan_attention(const ops::Attention& a, int wide_pairs, int multiprocessors);
+
+struct AttentionLaunch {
+  ops::AttentionShape shape;
+  const void* q;
+  void* out;
+  float* log_sum_exp;
+  const AttentionTile* tiles;
+  const void* const* blocks;
+  int64_t records;    // for each kv head
+  float* parts;       // [kv_heads, records, part_width()] weighted values of one page
+  float* statistics;  // [kv_heads, records, 2] the page's largest score and its sum of weights
+
+  int group() const { return shape.heads / shape.kv_heads; }
+};
+
+// Pairs in a tile of four warps, where there is such a kernel for the shape; else 16.
+int wide_tile_pairs(const ops::AttentionShape& shape);
+// Floats of a part: head_dim in whole steps of the tensor cores.
+inline int part_width(const ops::AttentionShape& shape) {
+  return (shape.head_dim + 15) / 16 * 16;
+}
+Status attend_tiles(const AttentionLaunch& a, int64_t tiles, int warps, Stream stream);
+Status merge_tiles(const AttentionLaunch& a, int64_t tiles, Stream stream);
+
+// Device memory that grows with the largest call.
+class Scratch {
+ public:
+  ~Scratch() { reset(); }
+  Status reserve(ops::Ops& ops, size_t bytes);
+  void reset();
+  char* data() const { return static_cast<char*>(data_); }
+
+ private:
+  ops::Ops* ops_ = nullptr;
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+struct AttentionDevice {
+  ops::Ops& ops;
+  Scratch& scratch;
+  int multiprocessors;
+  Stream stream;
+};
+Status attention(const AttentionDevice& device, const ops::Attention& a);
+
+}  // namespace ssrl::cuda
