@@ -58,6 +58,8 @@ async function install(t: ExecutionContext): Promise<string | null> {
       '--no-audit',
       '--no-fund',
       '--fetch-retries=1',
+      // better-sqlite3 may take minutes to compile, and all but the local index goes without it.
+      '--omit=optional',
       path.join(folder, packed.filename),
     ],
     { cwd: app, reject: false, all: true },
