@@ -11,13 +11,44 @@
 
 namespace ssrl::ops::host {
 
-// Some query rows of one sequence, with the heads that share a kv head.
+// Some query rows of one sequence with the query heads of one kv head; or all of few rows with all heads, of
+// one sequence or of neighbours that share their first block of keys.
 struct AttentionTile {
-  const AttentionSequence* sequence;
-  int kv_head;
-  int query;  // first row, counted within the sequence
-  int queries;
+  const AttentionSequence* sequences;
+  int query;    // first row, counted within the first sequence
+  int queries;  // of all sequences
+  int kv_head, kv_heads;
 };
+
+// Query rows that walk a block of keys together.
+struct AttentionRun {
+  int begin;     // of the block, in keys
+  int from, to;  // query rows
+  int count;     // keys that one of them sees
+
+  int block() const { return begin / kKeyBlock; }
+};
+
+struct AttentionRows {
+  const AttentionSequence* const* sequence;  // [count]
+  const int32_t* ends;                       // [count] keys that a row sees
+  int count;
+
+  // The first run from row `from` of a block on, or of a later block; its count is 0 behind the last.
+  AttentionRun run(int begin, int from) const;
+};
+
+// The query rows of a tile, in the memory that is given for them.
+AttentionRows find_rows(const AttentionTile& tile, const AttentionSequence** sequence, int32_t* ends);
+
+struct AttentionPlan {
+  AttentionTile* tiles;
+  int64_t tile_count;
+  int64_t grain;  // tiles that are worth the trip to another thread
+};
+
+// In memory of the calling thread; false where there is none.
+bool plan_attention(const Attention&, AttentionPlan*);
 
 // Some neighbouring training sequences with one kv head. Sums over their queries go to slots of the scratch:
 // a slot for each query row, and beyond those one for each key that the first of them shares with the

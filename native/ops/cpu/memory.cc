@@ -156,6 +156,18 @@ size_t round_up(size_t bytes, size_t multiple) {
 // Packed weights are read from end to end for every token. In pages of 2 MB, where the system has them, that
 // costs few looks into the page table; most weights are smaller than such a page, so they share chunks.
 constexpr size_t kHugePage = size_t{2} << 20, kChunkBytes = 16 * kHugePage;
+// A piece of its own in such pages takes up to one page more than was asked for.
+constexpr size_t kFewestHugeBytes = 8 * kHugePage;
+
+// In whole huge pages, or null.
+char* make_huge(size_t bytes) {
+  const size_t size = round_up(bytes, kHugePage);
+  char* memory = static_cast<char*>(std::aligned_alloc(kHugePage, size));
+#ifdef MADV_HUGEPAGE
+  if (memory != nullptr) madvise(memory, size, MADV_HUGEPAGE);
+#endif
+  return memory;
+}
 
 class Chunks {
  public:
@@ -186,11 +198,8 @@ class Chunks {
   static int64_t& references(char* chunk) { return *reinterpret_cast<int64_t*>(chunk); }
 
   char* make(size_t size) {
-    char* chunk = static_cast<char*>(std::aligned_alloc(kHugePage, size));
+    char* chunk = make_huge(size);
     if (chunk == nullptr) return nullptr;
-#ifdef MADV_HUGEPAGE
-    madvise(chunk, size, MADV_HUGEPAGE);
-#endif
     references(chunk) = 1;  // of being the current one
     size_ = size;
     used_ = kAlignment;
@@ -217,8 +226,9 @@ Status allocate_in(bool in_chunk, size_t bytes, void** out) {
   SSRL_RETURN_IF_ERROR(check_room(bytes));
   const size_t total = round_up(bytes, kAlignment) + kAlignment;
   void* chunk = nullptr;
-  char* base =
-      in_chunk ? chunks().take(total, &chunk) : static_cast<char*>(std::aligned_alloc(kAlignment, total));
+  char* const base = in_chunk                    ? chunks().take(total, &chunk)
+                     : total >= kFewestHugeBytes ? make_huge(total)
+                                                 : static_cast<char*>(std::aligned_alloc(kAlignment, total));
   if (base == nullptr) return out_of_memory(bytes, 0);
   *out = base + kAlignment;
   *header_of(*out) = {bytes, chunk};

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "ops/cpu/strips.h"
+#include "ops/cpu/turn_avx512-inl.h"
 
 namespace ssrl::ops::host::strips {
 namespace {
@@ -153,33 +154,6 @@ void pack_narrow(const Source& source, uint32_t* strips) {
   }
 }
 
-// Turns 16 vectors of 16 words over: word j of vector i becomes word i of vector j.
-inline void transpose(__m512i (&v)[kLanes]) {
-  __m512i t[kLanes];
-  for (int i = 0; i < kLanes; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-  }
-  for (int i = 0; i < kLanes; i += 4) {
-    v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  // v[4 * g + w] holds words w, 4 + w, 8 + w and 12 + w of the vectors of group g, a part of 128 bits each.
-  for (int w = 0; w < 4; ++w) {
-    const __m512i even01 = _mm512_shuffle_i32x4(v[w], v[4 + w], 0x88);
-    const __m512i odd01 = _mm512_shuffle_i32x4(v[w], v[4 + w], 0xdd);
-    const __m512i even23 = _mm512_shuffle_i32x4(v[8 + w], v[12 + w], 0x88);
-    const __m512i odd23 = _mm512_shuffle_i32x4(v[8 + w], v[12 + w], 0xdd);
-    t[w] = _mm512_shuffle_i32x4(even01, even23, 0x88);
-    t[4 + w] = _mm512_shuffle_i32x4(odd01, odd23, 0x88);
-    t[8 + w] = _mm512_shuffle_i32x4(even01, even23, 0xdd);
-    t[12 + w] = _mm512_shuffle_i32x4(odd01, odd23, 0xdd);
-  }
-  for (int i = 0; i < kLanes; ++i) v[i] = t[i];
-}
-
 // Columns that lie contiguous in memory (k_stride 1), from f32: 16 steps of 16 columns at a time.
 void pack_columns(const Source& source, int64_t width, uint32_t* strip) {
   const int64_t steps = steps_of(source.k, DType::kBF16);
@@ -195,7 +169,7 @@ void pack_columns(const Source& source, int64_t width, uint32_t* strip) {
         const __m512 second = _mm512_maskz_loadu_ps(lanes(left - kLanes), from + kLanes);
         block[i] = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
       }
-      transpose(block);
+      turn_over(block);
       for (int64_t row = 0; row < rows; ++row) {
         _mm512_mask_storeu_epi32(strip + (step + row) * width + n, lanes(width - n), block[row]);
       }
