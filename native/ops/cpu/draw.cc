@@ -44,29 +44,45 @@ int32_t draw(const float* logits, int64_t vocabulary, const SampleRow& row, floa
 using W = hn::Repartition<uint64_t, F>;
 constexpr int64_t kBlocks = hn::MaxLanes(W());
 constexpr int64_t kWords = 4 * kBlocks;
+// Groups of kBlocks at a time: a round waits for its products, and another group's rounds fill the time.
+constexpr int kGroups = 4;
+constexpr int64_t kStep = kGroups * kWords;
 
-// words[kWords] of the blocks first .. first + kBlocks. Each counter lies in the low half of a 64-bit lane,
-// where the 32-bit product wants it; the high halves hold garbage until the end.
+struct Counters {
+  hn::Vec<W> c0, c1, c2, c3;
+};
+
+// words[kStep] of the blocks from `first` on. Each counter lies in the low half of a 64-bit lane, where the
+// 32-bit product wants it; the high halves hold garbage until the end.
 HWY_INLINE void philox_words(const SampleRow& row, uint64_t first, uint32_t* words) {
   const W w;
   const hn::Repartition<uint32_t, W> u;
-  auto c0 = hn::Iota(w, first);
-  auto c1 = hn::Set(w, row.position), c2 = hn::Set(w, row.sample), c3 = hn::Zero(w);
+  Counters groups[kGroups];
+  for (int g = 0; g < kGroups; ++g) {
+    groups[g] = {hn::Iota(w, first + g * kBlocks), hn::Set(w, row.position), hn::Set(w, row.sample),
+                 hn::Zero(w)};
+  }
   uint32_t k0 = static_cast<uint32_t>(row.seed), k1 = static_cast<uint32_t>(row.seed >> 32);
   for (int round = 0; round < 10; ++round) {
-    const auto p0 = hn::MulEven(hn::BitCast(u, c0), hn::Set(u, 0xD2511F53u));
-    const auto p1 = hn::MulEven(hn::BitCast(u, c2), hn::Set(u, 0xCD9E8D57u));
-    c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p1), c1), hn::Set(w, k0));
-    c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p0), c3), hn::Set(w, k1));
-    c1 = p1;
-    c3 = p0;
+    const auto key0 = hn::Set(w, k0), key1 = hn::Set(w, k1);
+    for (Counters& c : groups) {
+      const auto p0 = hn::MulEven(hn::BitCast(u, c.c0), hn::Set(u, 0xD2511F53u));
+      const auto p1 = hn::MulEven(hn::BitCast(u, c.c2), hn::Set(u, 0xCD9E8D57u));
+      c.c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p1), c.c1), key0);
+      c.c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p0), c.c3), key1);
+      c.c1 = p1;
+      c.c3 = p0;
+    }
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
   const auto low = hn::Set(w, 0xffffffffu);
-  const auto front = hn::Or(hn::And(c0, low), hn::ShiftLeft<32>(c1));
-  const auto back = hn::Or(hn::And(c2, low), hn::ShiftLeft<32>(c3));
-  hn::StoreInterleaved2(front, back, w, reinterpret_cast<uint64_t*>(words));
+  for (int g = 0; g < kGroups; ++g) {
+    const Counters& c = groups[g];
+    const auto front = hn::Or(hn::And(c.c0, low), hn::ShiftLeft<32>(c.c1));
+    const auto back = hn::Or(hn::And(c.c2, low), hn::ShiftLeft<32>(c.c3));
+    hn::StoreInterleaved2(front, back, w, reinterpret_cast<uint64_t*>(words + g * kWords));
+  }
 }
 
 // At least gumbel(word): -log(-log1p(-u)) <= -log(u) <= -ln 2 * floor(log2 u), and a little for rounding.
@@ -82,12 +98,12 @@ HWY_INLINE V gumbel_bound(hn::Vec<U> words) {
 int32_t draw(const float* logits, int64_t vocabulary, const SampleRow& row, float inverse_temperature) {
   const F f;
   const V inverse = hn::Set(f, inverse_temperature);
-  alignas(64) uint32_t words[kWords];
+  alignas(64) uint32_t words[kStep];
   Best best;
   int64_t i = 0;
-  for (; i + kWords <= vocabulary; i += kWords) {
+  for (; i + kStep <= vocabulary; i += kStep) {
     philox_words(row, static_cast<uint64_t>(i / 4), words);
-    for (int64_t k = 0; k < kWords; k += kWidth) {
+    for (int64_t k = 0; k < kStep; k += kWidth) {
       // Product and sum apart, as in try_tokens: rounding keeps the bound a bound.
       const V scaled = hn::Mul(get(logits + i + k), inverse);
       const V bound = hn::Add(scaled, gumbel_bound(hn::LoadU(U(), words + k)));
