@@ -10,7 +10,6 @@
 #include <cstring>
 #include <limits>
 
-#include "ops/cpu/attention_dots.h"
 #include "ops/cpu/attention_tile.h"
 #include "ops/cpu/kernels.h"
 
@@ -19,7 +18,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "ops/cpu/attention_tile-inl.h"
+#include "ops/cpu/attention_units-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ssrl::ops::host::HWY_NAMESPACE {
@@ -63,7 +62,7 @@ bool lay_out(const AttentionShape& shape, const AttentionTile& task, Tile* tile)
   tile->width = shape.head_dim;
   tile->padded = round_up(shape.head_dim, kLanes);
   tile->scale = shape.scale * 1.44269504f;
-  tile->dots = shape.type == DType::kBF16 ? dot_routines() : nullptr;
+  tile->dots = dots_for(shape.type);
   tile->stored = tile->dots != nullptr ? shape.head_dim / 2 : tile->padded;
   const int64_t pairs = tile->pairs, states = round_up(tile->pairs, kLanes) + kLanes;
   const int64_t floats = pairs * (tile->stored + tile->padded + kKeyBlock) +

@@ -18,81 +18,11 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "ops/cpu/attention_tile-inl.h"
+#include "ops/cpu/attention_gradient-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ssrl::ops::host::HWY_NAMESPACE {
 namespace {
-
-// Rows of query and head in a tile; the heads of a row lie side by side.
-constexpr int kTilePairs = 96;
-
-struct Gradient {
-  int group, queries;  // heads of this kv head; query rows in a tile
-  int width, padded;   // head_dim, and in whole vectors
-  int first, pairs;    // of the tile at hand: its first row's position
-  float* query;        // [pairs, padded]
-  float* dout;         // [pairs, padded]
-  float* dquery;       // [pairs, padded]
-  float* weights;      // [pairs, kKeyBlock]
-  float* dscores;      // [pairs, kKeyBlock]
-  float* keys;         // [head_dim, kKeyBlock]
-  float* values;       // [head_dim, kKeyBlock]
-  float* key_rows;     // [kKeyBlock, padded]
-  float* bias;         // [pairs] what to add to a scaled score for the power of two that is its weight
-  float* delta;        // [pairs] dout · out
-  int32_t* slots;      // [keys of the sequence] where their sums are
-  float* dk;           // [slots, padded]
-  float* dv;           // [slots, padded]
-
-  // Keys that a pair sees of the block that begins at `begin`; may be negative.
-  int visible(int pair, int begin) const { return std::min(kKeyBlock, first + pair / group + 1 - begin); }
-};
-
-bool lay_out(const AttentionShape& shape, int64_t keys, Gradient* g) {
-  g->group = shape.heads / shape.kv_heads;
-  g->queries = std::max(1, kTilePairs / g->group);
-  g->width = shape.head_dim;
-  g->padded = round_up(shape.head_dim, kLanes);
-  const int64_t pairs = int64_t{g->queries} * g->group;
-  const size_t floats = static_cast<size_t>(pairs * (3 * g->padded + 2 * kKeyBlock + 2) +
-                                            int64_t{kKeyBlock} * (2 * g->width + g->padded) + keys);
-  float* memory = thread_scratch(Scratch::kAttention, floats * sizeof(float));
-  if (memory == nullptr) return false;
-  const auto take = [&memory](int64_t count) {
-    float* start = memory;
-    memory += count;
-    return start;
-  };
-  for (float** matrix : {&g->query, &g->dout, &g->dquery}) *matrix = take(pairs * g->padded);
-  for (float** matrix : {&g->weights, &g->dscores}) *matrix = take(pairs * kKeyBlock);
-  for (float** matrix : {&g->keys, &g->values}) *matrix = take(int64_t{g->width} * kKeyBlock);
-  g->key_rows = take(int64_t{g->padded} * kKeyBlock);
-  g->bias = take(pairs);
-  g->delta = take(pairs);
-  g->slots = reinterpret_cast<int32_t*>(take(keys));
-  return true;
-}
-
-template <typename T>
-void load_tile(const AttentionBackward& a, int64_t row0, int kv_head, const Gradient& g) {
-  const AttentionShape& shape = a.shape;
-  for (int p = 0; p < g.pairs; ++p) {
-    const int64_t row = row0 + p / g.group;
-    const int head = kv_head * g.group + p % g.group;
-    const int64_t out = row * shape.out_stride + int64_t{head} * g.width, to = int64_t{p} * g.padded;
-    load_row(static_cast<const T*>(a.q) + row * shape.q_stride + int64_t{head} * g.width, g.width,
-             g.query + to);
-    load_row(static_cast<const T*>(a.out) + out, g.width, g.dquery + to);
-    load_row(static_cast<const T*>(a.dout) + out, g.width, g.dout + to);
-    Vector delta = hn::Zero(Floats());
-    for (int j = 0; j < g.padded; j += kLanes)
-      delta = hn::MulAdd(load_floats(g.dout + to + j), load_floats(g.dquery + to + j), delta);
-    g.delta[p] = hn::GetLane(hn::SumOfLanes(Floats(), delta));
-    g.bias[p] = a.log_sum_exp[row * shape.heads + head] * -1.44269504f;
-  }
-  std::fill_n(g.dquery, int64_t{g.pairs} * g.padded, 0.0f);
-}
 
 // From scores and dP to P and dS, in place; zeros past the row's last key.
 HWY_INLINE void weigh(const Gradient& g, float scale, int pair, int visible, int columns) {
@@ -116,34 +46,46 @@ HWY_INLINE void weigh(const Gradient& g, float scale, int pair, int visible, int
   }
 }
 
+// Scores and dP of at most kTileRows pairs.
+void multiply_scores(const Gradient& g, int pair, int rows, int columns) {
+  if (g.units.dots != nullptr) return multiply_scores(g.units, pair, rows, columns, g.weights, g.dscores);
+  const int64_t row = pair;
+  Product<float> product{.a = g.query + row * g.padded,
+                         .a_row = g.padded,
+                         .a_depth = 1,
+                         .b = g.keys,
+                         .b_stride = kKeyBlock,
+                         .c = g.weights + row * kKeyBlock,
+                         .c_stride = kKeyBlock,
+                         .columns = columns,
+                         .depth = g.width,
+                         .start = Start::kZero,
+                         .factors = nullptr};
+  multiply(product, rows);
+  product.a = g.dout + row * g.padded;
+  product.b = g.values;
+  product.c = g.dscores + row * kKeyBlock;
+  multiply(product, rows);
+}
+
 // P and dS of all pairs from `from` on.
 void rebuild(const Gradient& g, float scale, int from, int begin) {
   for (int p = from; p < g.pairs; p += kTileRows) {
     const int rows = std::min(kTileRows, g.pairs - p);
-    const int64_t row = p;
-    Product<float> product{.a = g.query + row * g.padded,
-                           .a_row = g.padded,
-                           .a_depth = 1,
-                           .b = g.keys,
-                           .b_stride = kKeyBlock,
-                           .c = g.weights + row * kKeyBlock,
-                           .c_stride = kKeyBlock,
-                           .columns = round_up(g.visible(p + rows - 1, begin), kLanes),
-                           .depth = g.width,
-                           .start = Start::kZero,
-                           .factors = nullptr};
-    multiply(product, rows);
-    product.a = g.dout + row * g.padded;
-    product.b = g.values;
-    product.c = g.dscores + row * kKeyBlock;
-    multiply(product, rows);
-    for (int i = p; i < p + rows; ++i) weigh(g, scale, i, g.visible(i, begin), product.columns);
+    const int columns = round_up(g.visible(p + rows - 1, begin), kLanes);
+    multiply_scores(g, p, rows, columns);
+    for (int i = p; i < p + rows; ++i) weigh(g, scale, i, g.visible(i, begin), columns);
   }
+  if (g.units.dots != nullptr) round_weights(g.units, from, g.pairs, g.weights, g.dscores);
 }
 
 void add_dquery(const Gradient& g, int from, int begin) {
   for (int p = from; p < g.pairs; p += kTileRows) {
-    const int rows = std::min(kTileRows, g.pairs - p);
+    const int rows = std::min(kTileRows, g.pairs - p), visible = g.visible(p + rows - 1, begin);
+    if (g.units.dots != nullptr) {
+      add_dquery(g.units, p, rows, visible, g.dquery);
+      continue;
+    }
     const int64_t row = p;
     multiply<float>({.a = g.dscores + row * kKeyBlock,
                      .a_row = kKeyBlock,
@@ -153,7 +95,7 @@ void add_dquery(const Gradient& g, int from, int begin) {
                      .c = g.dquery + row * g.padded,
                      .c_stride = g.padded,
                      .columns = g.padded,
-                     .depth = g.visible(p + rows - 1, begin),
+                     .depth = visible,
                      .start = Start::kAdd,
                      .factors = nullptr},
                     rows);
@@ -166,12 +108,18 @@ void add_dkeys(const Gradient& g, int begin, int count) {
   for (int key = 0, rows = 1; key < count; key += rows, rows = 1) {
     while (rows < kTileRows && key + rows < count && slots[key + rows] == slots[key] + rows) ++rows;
     const int64_t from = std::max(0, begin + key - g.first) * g.group;  // earlier pairs see none of them
+    float* const dk = g.dk + slots[key] * int64_t{g.padded};
+    float* const dv = g.dv + slots[key] * int64_t{g.padded};
+    if (g.units.dots != nullptr) {
+      add_dkeys(g.units, key, rows, static_cast<int>(from / 2 * 2), g.pairs, dk, dv);
+      continue;
+    }
     Product<float> product{.a = g.weights + from * kKeyBlock + key,
                            .a_row = 1,
                            .a_depth = kKeyBlock,
                            .b = g.dout + from * g.padded,
                            .b_stride = g.padded,
-                           .c = g.dv + slots[key] * int64_t{g.padded},
+                           .c = dv,
                            .c_stride = g.padded,
                            .columns = g.padded,
                            .depth = g.pairs - static_cast<int>(from),
@@ -180,7 +128,7 @@ void add_dkeys(const Gradient& g, int begin, int count) {
     multiply(product, rows);
     product.a = g.dscores + from * kKeyBlock + key;
     product.b = g.query + from * g.padded;
-    product.c = g.dk + slots[key] * int64_t{g.padded};
+    product.c = dk;
     multiply(product, rows);
   }
 }
@@ -197,9 +145,13 @@ void backward_tile(const AttentionBackward& a, const AttentionSequence& sequence
     const T* keys = static_cast<const T*>(sequence.key_blocks[begin / kKeyBlock]) + head;
     const T* values = static_cast<const T*>(sequence.value_blocks[begin / kKeyBlock]) + head;
     const int count = std::min(kKeyBlock, visible - begin);
-    transpose(keys, stride, count, g.width, g.keys);
-    transpose(values, stride, count, g.width, g.values);
-    for (int i = 0; i < count; ++i) load_row(keys + i * stride, g.width, g.key_rows + i * g.padded);
+    if (g.units.dots != nullptr) {
+      load_block(g.units, keys, values, stride, count);
+    } else {
+      transpose(keys, stride, count, g.width, g.keys);
+      transpose(values, stride, count, g.width, g.values);
+      for (int i = 0; i < count; ++i) load_row(keys + i * stride, g.width, g.key_rows + i * g.padded);
+    }
     // Rows of the tile before `from` end in an earlier block.
     const int from = std::max(0, begin - g.first) * g.group / kTileRows * kTileRows;
     rebuild(g, shape.scale, from, begin);

@@ -18,7 +18,7 @@ struct DotProduct {
   float* c;
   int64_t c_row;
   int rows;     // at most kDotRows
-  int columns;  // a multiple of 16, at most kKeyBlock
+  int columns;  // a multiple of 16
   int steps;
   bool accumulate;
 };
@@ -30,6 +30,11 @@ struct DotRoutines {
   // to[ceil(width / 2), kKeyBlock] = the rows turned over: unit (j, i) is elements 2j and 2j + 1 of row i. Up
   // to kKeyBlock rows; those past `count` become zeros.
   void (*turn)(const uint16_t* rows, int64_t stride, int count, int width, uint32_t* to);
+  // to[ceil(count / 2), padded]: unit (i, j) is element j of rows 2i and 2i + 1; zeros past `width` and
+  // `count`.
+  void (*pair_bf16)(const uint16_t* rows, int64_t stride, int count, int width, int padded, uint32_t* to);
+  // The same of f32 rows, rounded; `width` is a multiple of 16, and the units of a row lie `width` apart.
+  void (*pair_f32)(const float* rows, int64_t stride, int count, int width, uint32_t* to);
 };
 
 // Null where the CPU has no dot products of bf16.

@@ -18,15 +18,16 @@ inline __m512bh as_pairs(__m512i units) {
 
 // 6 x 4 sums, 4 columns and a broadcast of the 32 registers.
 template <int R, int V>
-inline void multiply_tile(const DotProduct& p) {
+inline void multiply_tile(const DotProduct& p, int column) {
+  float* const c = p.c + column;
   __m512 sums[R][V];
   for (int r = 0; r < R; ++r) {
     for (int v = 0; v < V; ++v) {
-      sums[r][v] = p.accumulate ? _mm512_loadu_ps(p.c + r * p.c_row + v * kLanes) : _mm512_setzero_ps();
+      sums[r][v] = p.accumulate ? _mm512_loadu_ps(c + r * p.c_row + v * kLanes) : _mm512_setzero_ps();
     }
   }
   const char* a = static_cast<const char*>(p.a);
-  const uint32_t* b = p.b;
+  const uint32_t* b = p.b + column;
   for (int step = 0; step < p.steps; ++step, a += p.a_step, b += p.b_row) {
     __m512bh columns[V];
     for (int v = 0; v < V; ++v) columns[v] = as_pairs(_mm512_loadu_si512(b + v * kLanes));
@@ -38,21 +39,21 @@ inline void multiply_tile(const DotProduct& p) {
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) _mm512_storeu_ps(p.c + r * p.c_row + v * kLanes, sums[r][v]);
+    for (int v = 0; v < V; ++v) _mm512_storeu_ps(c + r * p.c_row + v * kLanes, sums[r][v]);
   }
 }
 
 template <int R>
 void multiply_rows(const DotProduct& p) {
-  switch (p.columns / kLanes) {
+  int column = 0;
+  for (; column + 4 * kLanes <= p.columns; column += 4 * kLanes) multiply_tile<R, 4>(p, column);
+  switch ((p.columns - column) / kLanes) {
     case 1:
-      return multiply_tile<R, 1>(p);
+      return multiply_tile<R, 1>(p, column);
     case 2:
-      return multiply_tile<R, 2>(p);
+      return multiply_tile<R, 2>(p, column);
     case 3:
-      return multiply_tile<R, 3>(p);
-    default:
-      return multiply_tile<R, 4>(p);
+      return multiply_tile<R, 3>(p, column);
   }
 }
 
@@ -82,10 +83,41 @@ void turn(const uint16_t* rows, int64_t stride, int count, int width, uint32_t* 
   }
 }
 
+// 16 elements of two rows as units.
+inline __m512i join(__m256i low, __m256i high) {
+  return _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+}
+
+inline __m256i narrow(const float* from) {
+  return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(from)));
+}
+
+void pair_bf16(const uint16_t* rows, int64_t stride, int count, int width, int padded, uint32_t* to) {
+  for (int i = 0; i < count; i += 2, to += padded) {
+    const uint16_t *low = rows + i * stride, *high = i + 1 < count ? low + stride : low;
+    for (int j = 0; j < padded; j += kLanes) {
+      const auto mask = static_cast<__mmask16>((1u << std::min(kLanes, width - j)) - 1);
+      const auto second = static_cast<__mmask16>(i + 1 < count ? mask : 0);
+      _mm512_storeu_si512(
+          to + j, join(_mm256_maskz_loadu_epi16(mask, low + j), _mm256_maskz_loadu_epi16(second, high + j)));
+    }
+  }
+}
+
+void pair_f32(const float* rows, int64_t stride, int count, int width, uint32_t* to) {
+  for (int i = 0; i < count; i += 2, to += width) {
+    const float* low = rows + i * stride;
+    for (int j = 0; j < width; j += kLanes) {
+      const __m256i high = i + 1 < count ? narrow(low + stride + j) : _mm256_setzero_si256();
+      _mm512_storeu_si512(to + j, join(narrow(low + j), high));
+    }
+  }
+}
+
 }  // namespace
 
 const DotRoutines& avx512bf16_dot_routines() {
-  static const DotRoutines routines{multiply, turn};
+  static const DotRoutines routines{multiply, turn, pair_bf16, pair_f32};
   return routines;
 }
 
