@@ -186,8 +186,8 @@ export interface NativePolicy {
     abort: NativeAbortToken | null,
   ): Promise<{ logProbs: Float32Array; entropies: Float32Array }>
   logits(tokens: Int32Array): Promise<Float32Array>
-  /** Shares the weights until one of the two is trained or written. */
-  clone(): Promise<NativePolicy>
+  /** Shares the weights until one of the two is trained or written. A frozen one can't be, and has no f32 matrices. */
+  clone(frozen: boolean): Promise<NativePolicy>
   /** Writes the named parameters, in this order, as one safetensors file (fsynced). */
   writeSafetensors(
     path: string,

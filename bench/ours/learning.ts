@@ -38,7 +38,7 @@ export async function learner(policy: Policy, work: LearnerWork, repeats: Repeat
 export async function grpoStep(policy: Policy, work: GrpoWork, repeats: Repeats): Promise<Partial> {
   const { prompts, n, newTokens, beta } = work
   const settings = parseConfig({ lossType: 'grpo', beta, maxCompletionLength: newTokens }, 'ssrl')
-  const reference = await policy.clone()
+  const reference = await policy.clone({ frozen: true })
   using learner = new Learner(policy, { learningRate, weightDecay: 0 })
   let seed = 0
   let loss = 0

@@ -189,10 +189,17 @@ export class Policy {
     return runNative(() => native.logits(tokens))
   }
 
-  /** A copy that shares the weights' memory until one of the two is trained. */
-  async clone(): Promise<Policy> {
+  /**
+   * A copy that shares the weights' memory until one of the two is trained. A frozen one samples and scores with the
+   * same bits, but holds its matrices in `dtype` only: a bf16 policy takes 2 bytes a parameter in place of 6. It can't
+   * be trained or written (ERR_INVALID_ARG), and what it saves and reads is rounded to `dtype`.
+   */
+  async clone(options: { frozen?: boolean } = {}): Promise<Policy> {
     const native = nativePolicyOf(this)
-    const copy = await runNative(() => native.clone())
+    const { frozen = false, ...rest } = options
+    refuseUnknown(rest, ['frozen'], 'option')
+    expect(typeof frozen === 'boolean', 'a boolean', 'frozen', frozen)
+    const copy = await runNative(() => native.clone(frozen))
     const { config, tokenizer } = this
     return new Policy({ native: copy, config, tokenizer, generationConfig: this.#generationConfig })
   }

@@ -144,7 +144,8 @@ export class SSRLTrainer {
     this.#template = state.promptTemplate
     this.#cursor = state.cursor
     if (this.config.beta > 0) {
-      this.#reference = await Policy.load(path.join(directory, 'reference'), { dtype: state.dtype })
+      await using loaded = await Policy.load(path.join(directory, 'reference'), { dtype: state.dtype })
+      this.#reference = await loaded.clone({ frozen: true })
     }
     await this.#loop.prepare()
     await this.#learner!.loadState(path.join(directory, 'optimizer.safetensors'))
@@ -212,7 +213,7 @@ export class SSRLTrainer {
     for (const message of startWarnings(this.#options, { dropped, maxPromptLength }))
       this.#options.onWarning?.(message)
     this.#order = new DataOrder(kept.length, config.seed, this.#cursor)
-    if (config.beta > 0) this.#reference ??= await policy.clone()
+    if (config.beta > 0) this.#reference ??= await policy.clone({ frozen: true })
     this.#learner ??= createLearner(policy, config)
   }
 

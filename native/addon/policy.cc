@@ -176,8 +176,12 @@ Napi::Value PolicyObject::logits(const Napi::CallbackInfo& info) {
 Napi::Value PolicyObject::clone(const Napi::CallbackInfo& info) {
   return run_on_policy<std::shared_ptr<PolicyState>>(
       Value(), state_, {},
-      [](PolicyState& state, const AbortFlag*) -> Result<std::shared_ptr<PolicyState>> {
-        return std::make_shared<PolicyState>(state.model->clone(), state.threads, state.exact);
+      [frozen = boolean_of(info[0], "frozen")](PolicyState& state,
+                                               const AbortFlag*) -> Result<std::shared_ptr<PolicyState>> {
+        Result<std::unique_ptr<Model>> model =
+            frozen ? state.model->clone_frozen() : Result<std::unique_ptr<Model>>(state.model->clone());
+        if (!model.ok()) return model.status();
+        return std::make_shared<PolicyState>(std::move(model.value()), state.threads, state.exact);
       },
       [](Napi::Env env, std::shared_ptr<PolicyState>& state) -> Napi::Value {
         return wrap_policy(env, state);

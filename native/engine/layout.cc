@@ -6,17 +6,13 @@
 namespace ssrl {
 namespace {
 
-// Tensors begin at multiples of 64 bytes.
-constexpr int64_t kAlignment = 16;
-
 class LayoutBuilder {
  public:
   explicit LayoutBuilder(Layout& layout) : layout_(layout) {}
 
   int tensor(int64_t rows, int64_t columns, bool matrix) {
-    const int64_t offset = layout_.elements;
-    layout_.tensors.push_back({rows, columns, matrix, offset});
-    layout_.elements = (offset + rows * columns + kAlignment - 1) / kAlignment * kAlignment;
+    layout_.tensors.push_back({rows, columns, matrix, layout_.elements});
+    layout_.elements += layout_.tensors.back().elements();
     return static_cast<int>(layout_.tensors.size()) - 1;
   }
 

@@ -49,6 +49,7 @@ PackedRows pack_rows(const LearnerBatch& batch) {
 }  // namespace
 
 Result<std::unique_ptr<Learner>> Learner::create(Model& model, const LearnerOptions& options) {
+  if (model.frozen()) return invalid_arg("Expected a policy that can be trained but received a frozen clone");
   ops::Ops& ops = model.ops();
   const size_t bytes = model.slab_bytes();
   Status status = check_memory(ops, 3.0 * double(bytes), "Gradients and optimizer state");
@@ -116,21 +117,21 @@ Status Learner::step(double learning_rate, double max_gradient_norm, double* gra
                                   "; the step was left undone and the gradients cleared"};
   }
   SSRL_RETURN_IF_ERROR(model_.make_unique());
-  SSRL_RETURN_IF_ERROR(
-      ops.adamw({.weight = model_.slab(),
-                 .gradient = gradients_.floats(),
-                 .first_moment = first_moments_.floats(),
-                 .second_moment = second_moments_.floats(),
-                 .count = count,
-                 .learning_rate = learning_rate,
-                 .beta1 = options_.beta1,
-                 .beta2 = options_.beta2,
-                 .epsilon = options_.epsilon,
-                 .weight_decay = options_.weight_decay,
-                 .step = steps_ + 1,
-                 .gradient_scale = float(std::min(1.0, max_gradient_norm / (*gradient_norm + 1e-6)))}));
+  const double scale = std::min(1.0, max_gradient_norm / (*gradient_norm + 1e-6));
+  SSRL_RETURN_IF_ERROR(model_.update({.weight = nullptr,
+                                      .packed = nullptr,
+                                      .gradient = gradients_.floats(),
+                                      .first_moment = first_moments_.floats(),
+                                      .second_moment = second_moments_.floats(),
+                                      .count = 0,
+                                      .learning_rate = learning_rate,
+                                      .beta1 = options_.beta1,
+                                      .beta2 = options_.beta2,
+                                      .epsilon = options_.epsilon,
+                                      .weight_decay = options_.weight_decay,
+                                      .step = steps_ + 1,
+                                      .gradient_scale = float(scale)}));
   ++steps_;
-  SSRL_RETURN_IF_ERROR(model_.repack());
   return zero_gradients();
 }
 

@@ -35,7 +35,7 @@ struct LearnerStatistics {
 class Learner {
  public:
   // The model must be there for all calls but the destructor. kOutOfMemory where gradients and moments (12
-  // bytes a parameter) don't fit.
+  // bytes a parameter) don't fit, kInvalidArg for a frozen model.
   static Result<std::unique_ptr<Learner>> create(Model& model, const LearnerOptions& options);
 
   // Forward and backward; adds to the gradients. kNonFinite, kAborted and other failures in the middle of the

@@ -59,6 +59,9 @@ struct TensorShape {
   int64_t columns;  // 1 for norms and biases
   bool matrix;      // has a packed copy
   int64_t offset;
+
+  // With the padding: tensors begin at multiples of 64 bytes.
+  int64_t elements() const { return (rows * columns + 15) / 16 * 16; }
 };
 
 // Indices into Layout::tensors; -1 where the architecture has none.
@@ -81,10 +84,12 @@ struct Layout {
   Layout& operator=(const Layout&) = delete;
 };
 
-// The values of a model. Models that are clones of one another share them until one writes.
+// The values of a model. Models that are clones of one another share them until one writes; a frozen clone
+// shares the packed ones and has of the masters only what is not packed.
 struct Weights {
-  Buffer slab;                                             // Layout::elements floats
-  std::vector<std::unique_ptr<ops::PackedWeight>> packed;  // one a tensor, null where it is no matrix
+  Buffer slab;                                             // Layout::elements floats; fewer when frozen
+  std::vector<int64_t> offsets;                            // of each tensor in the slab, -1: not there
+  std::vector<std::shared_ptr<ops::PackedWeight>> packed;  // one a tensor, null where it is no matrix
 };
 
 // cos and sin of every position's rotary angles, [positions, d / 2] each; grown on demand.
@@ -106,25 +111,39 @@ class Model {
   // Counts the changes of the weights: keys and values that were computed under another version are stale.
   uint64_t version() const { return version_; }
 
-  // The f32 master of a tensor [rows, columns]; null for index -1.
+  // Only samples and scores: a clone without masters of its matrices.
+  bool frozen() const { return frozen_; }
+
+  // The f32 master of a tensor [rows, columns]; null for index -1, and for a frozen model's matrices.
   float* master(int tensor) const;
   float* slab() const { return weights_->slab.floats(); }
   size_t slab_bytes() const { return size_t(layout().elements) * sizeof(float); }
   ops::PackedWeight& packed(int tensor) const { return *weights_->packed[tensor]; }
   ops::PackedWeight& head() const { return packed(layout().head); }
 
-  // Copies of one parameter in host memory, `count` floats. kInvalidArg names an unknown parameter.
+  // x [tokens, D] = rows of the embedding, as the compute type has them.
+  Status embed(const int32_t* ids, int64_t tokens, float* x) const;
+
+  // Copies of one parameter in host memory, `count` floats. kInvalidArg names an unknown parameter, and
+  // refuses to write a frozen model.
   Result<const Parameter*> find(const std::string& name) const;
   Status read(const Parameter& parameter, float* values) const;
   Status write(const Parameter& parameter, const float* values);
 
-  // Before masters are written: takes a copy of the weights for this model alone if a clone has them too.
+  // Before masters are written: takes a copy of the weights, or of the packed ones, for this model alone if a
+  // clone has them too. kInvalidArg when frozen.
   Status make_unique();
   // After masters were written: brings all packed copies up to date.
   Status repack();
+  // One step of AdamW on all masters and their packed copies. Those of the arguments that are arrays are laid
+  // out like the slab; `weight`, `packed` and `count` are the model's own. make_unique() comes before.
+  Status update(ops::AdamW step);
 
   // Shares the weights until one of the two is written.
   std::unique_ptr<Model> clone() const;
+  // Shares the packed weights until this one is written, and holds no others than norms and biases (and the
+  // embedding, when it is not the head too).
+  Result<std::unique_ptr<Model>> clone_frozen() const;
   // True when another model has the same weights in memory.
   bool shares_weights() const { return weights_.use_count() > 1; }
 
@@ -141,10 +160,12 @@ class Model {
   };
   Model(ops::Ops& ops, std::shared_ptr<const Shared> shared, DType compute)
       : ops_(&ops), shared_(std::move(shared)), compute_(compute) {}
+  Status pack(int tensor, std::shared_ptr<ops::PackedWeight>* out) const;
 
   ops::Ops* ops_;
   std::shared_ptr<const Shared> shared_;
   DType compute_;
+  bool frozen_ = false;
   std::shared_ptr<Weights> weights_;
   std::shared_ptr<RopeTables> rope_;
   uint64_t version_ = 0;

@@ -9,7 +9,7 @@ namespace ssrl {
 namespace {
 
 // Enough for the matrix products to run at full speed; more only takes memory.
-constexpr int64_t kRowsPerPass = 2048;
+constexpr int64_t kRowsPerPass = 1024;
 
 class Scorer {
  public:

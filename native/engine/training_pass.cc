@@ -27,9 +27,7 @@ Status TrainingPass::run(const PackedBatch& batch, const ActiveRows& active,
 
 Status TrainingPass::forward(const PackedBatch& batch, KeyValues& key_values, const AbortFlag* abort) {
   const ModelConfig& c = model_.config();
-  SSRL_RETURN_IF_ERROR(model_.ops().embedding(batch.tokens, batch.rows,
-                                              model_.master(model_.layout().embedding), c.hidden,
-                                              model_.compute(), activations_.layer(0).input));
+  SSRL_RETURN_IF_ERROR(model_.embed(batch.tokens, batch.rows, activations_.layer(0).input));
   for (int layer = 0; layer < c.layers; ++layer) {
     SSRL_RETURN_IF_ERROR(check_abort(abort));
     SSRL_RETURN_IF_ERROR(

@@ -154,15 +154,13 @@ Status run_layers(Model& model, const int32_t* tokens, const int32_t* positions,
                   const LayerBuffers& buffers, KeyValues& key_values, void* hidden, const AbortFlag* abort,
                   int layers) {
   const ModelConfig& c = model.config();
-  const Layout& layout = model.layout();
-  SSRL_RETURN_IF_ERROR(model.ops().embedding(tokens, rows, model.master(layout.embedding), c.hidden,
-                                             model.compute(), buffers.input));
+  SSRL_RETURN_IF_ERROR(model.embed(tokens, rows, buffers.input));
   const int count = layers < 0 ? c.layers : std::min(layers, c.layers);
   for (int layer = 0; layer < count; ++layer) {
     SSRL_RETURN_IF_ERROR(check_abort(abort));
     SSRL_RETURN_IF_ERROR(forward_layer(model, layer, positions, rows, buffers, key_values));
   }
-  return normalize(model, layout.final_norm, buffers.output, hidden, nullptr, rows);
+  return normalize(model, model.layout().final_norm, buffers.output, hidden, nullptr, rows);
 }
 
 Status reserve_for(Model& model, Workspace& workspace, const int32_t* positions, int64_t rows) {

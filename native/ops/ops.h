@@ -42,6 +42,8 @@ class PackedWeight {
   virtual int64_t inputs() const = 0;
   virtual DType compute() const = 0;
   virtual size_t bytes() const = 0;
+  // Gives back what only backward products need; the next one makes it again.
+  virtual void trim() {}
 };
 
 struct RmsNorm {
@@ -256,6 +258,7 @@ struct Sample {
 
 struct AdamW {
   float* weight;
+  PackedWeight* packed;  // brought up to date with `weight`, which is all of it; or null
   const float* gradient;
   float* first_moment;
   float* second_moment;
@@ -300,6 +303,9 @@ class Ops {
   // `type`.
   virtual Status linear_backward_weight(const void* dy, const void* x, DType type, int64_t rows,
                                         int64_t outputs, int64_t inputs, float* dweight, float* dbias) = 0;
+
+  // out[i] = row rows[i] of the weight, `inputs` f32.
+  virtual Status unpack_rows(const PackedWeight& weight, const int32_t* rows, int64_t count, float* out) = 0;
 
   virtual Status rms_norm(const RmsNorm&) = 0;
   virtual Status rms_norm_backward(const RmsNormBackward&) = 0;

@@ -51,6 +51,12 @@ async function open(t: ExecutionContext, dtype: DType = 'f32', budget = 2 ** 30,
   return { policy, learner }
 }
 
+/** Rounded to bf16, to the nearest and then even one. */
+function toBf16(values: Float32Array): Float32Array {
+  const bits = new Uint32Array(values.slice().buffer).map((u) => (u + 0x7fff + ((u >>> 16) & 1)) & 0xffff0000)
+  return new Float32Array(bits.buffer)
+}
+
 async function temporaryFolder(t: ExecutionContext) {
   const folder = await mkdtemp(path.join(tmpdir(), 'ssrl-'))
   t.teardown(() => rm(folder, { recursive: true }))
@@ -159,7 +165,7 @@ test.serial('a clone keeps its weights, and shares their memory until the other 
   const before = await policy.score(tokens, offsets, 1, null)
   await learner.accumulate(makeBatch(sequences), loss, null)
   const alone = held()
-  const clone = await policy.clone()
+  const clone = await policy.clone(false)
   t.teardown(() => clone.dispose())
   t.deepEqual(await clone.readParameter('model.norm.weight'), await policy.readParameter('model.norm.weight'))
   const weightBytes = policy
@@ -173,6 +179,44 @@ test.serial('a clone keeps its weights, and shares their memory until the other 
 })
 
 test.serial(
+  'a frozen clone keeps its weights with the same bits, in the memory of the packed ones',
+  async (t) => {
+    for (const dtype of computeTypes) {
+      const { policy, learner } = await open(t, dtype)
+      const held = () => loadNative().environment().memoryHeld
+      const { tokens, offsets } = flatten(sequences)
+      const before = await policy.score(tokens, offsets, 1, null)
+      const parameters = policy.parameters()
+      const names = parameters.map(({ name }) => name)
+      const weights = await Promise.all(names.map((name) => policy.readParameter(name)))
+      await learner.accumulate(makeBatch(sequences), loss, null)
+      await policy.clone(false).then((plain) => plain.dispose())
+      const alone = held()
+      const frozen = await policy.clone(true)
+      t.teardown(() => frozen.dispose())
+      await learner.step(step)
+      const count = weights.reduce((sum, { length }) => sum + length, 0)
+      t.true(
+        held() - alone < (dtype === 'f32' ? 6 : 3.5) * count,
+        `${(held() - alone) / count} bytes a parameter`,
+      )
+      t.deepEqual(await frozen.score(tokens, offsets, 1, null), before)
+      t.notDeepEqual(await policy.score(tokens, offsets, 1, null), before)
+      for (const [i, name] of names.entries()) {
+        const values = await frozen.readParameter(name)
+        const isRounded = dtype === 'bf16' && parameters[i]!.shape.length === 2
+        t.deepEqual(values, isRounded ? toBf16(weights[i]!) : weights[i]!, name)
+      }
+      await t.throwsAsync(loadNative().createLearner(frozen, options), { code: 'ERR_INVALID_ARG' })
+      await t.throwsAsync(frozen.writeParameter(names[0]!, weights[0]!), { code: 'ERR_INVALID_ARG' })
+      const again = await frozen.clone(true)
+      t.deepEqual(await again.score(tokens, offsets, 1, null), before)
+      await again.dispose()
+    }
+  },
+)
+
+test.serial(
   'where memory is short fewer layers are kept, with the same bits, until it is ERR_OUT_OF_MEMORY',
   async (t) => {
     const before = process.env.SSRL_MEMORY
@@ -182,10 +226,6 @@ test.serial(
     })
     const held = () => loadNative().environment().memoryHeld
     const policy = await initializeNativePolicy()
-    // The first pass packs the weights for the backward direction.
-    const first = await loadNative().createLearner(policy, options)
-    await first.accumulate(makeBatch(sequences), loss, null)
-    first.dispose()
     const results = []
     const sizes = new Set<number>()
     for (let room = 6_000_000; results.at(-1) !== 'ERR_OUT_OF_MEMORY' && room > 0; room -= 100_000) {
@@ -212,7 +252,7 @@ test.serial(
 
 test('weights that are written are learnt from, and only by the policy that was written', async (t) => {
   const { policy } = await open(t)
-  const clone = await policy.clone()
+  const clone = await policy.clone(false)
   t.teardown(() => clone.dispose())
   const { tokens, offsets } = flatten([sequences[1]!])
   const before = await policy.score(tokens, offsets, 1, null)

@@ -131,6 +131,31 @@ test('a clone keeps its weights when the original changes, and outlives it', asy
   t.is(clone.tokenizer!.decode(clone.tokenizer!.encode('é')), 'é')
 })
 
+test('a frozen clone samples and scores with the same bits, saves what it has, and refuses to be changed', async (t) => {
+  const policy = await bytePolicy(t)
+  const frozen = await policy.clone({ frozen: true })
+  t.teardown(() => frozen.dispose())
+  const before = await policy.score([prompt])
+  const sampling = { maxNewTokens: 8, seed: 4 }
+  t.deepEqual(
+    await frozen.generate([{ tokens: prompt }], sampling),
+    await policy.generate([{ tokens: prompt }], sampling),
+  )
+  const name = 'model.layers.1.self_attn.q_proj.weight'
+  await policy.writeParameter(name, (await policy.readParameter(name)).fill(0))
+  t.deepEqual(await frozen.score([prompt]), before)
+  const folder = path.join(await temporaryFolder(t), 'frozen')
+  await frozen.save(folder, { dtype: 'f32' })
+  const loaded = await Policy.load(folder, { dtype: policy.dtype })
+  t.teardown(() => loaded.dispose())
+  t.deepEqual(await loaded.score([prompt]), before)
+  await t.throwsAsync(frozen.writeParameter(name, await frozen.readParameter(name)), {
+    code: 'ERR_INVALID_ARG',
+    message: /can be changed but received a frozen clone/,
+  })
+  await t.throwsAsync(policy.clone({ frozen: 1 as never }), { code: 'ERR_INVALID_ARG' })
+})
+
 test('score gives T - 1 values a sequence, those of softmax(logits / temperature)', async (t) => {
   const policy = await bytePolicy(t)
   const size = policy.config.vocabSize

@@ -91,6 +91,9 @@ class CpuOps final : public Ops {
                                 int64_t inputs, float* dweight, float* dbias) override {
     return host::linear_backward_weight(dy, x, type, rows, outputs, inputs, dweight, dbias);
   }
+  Status unpack_rows(const PackedWeight& weight, const int32_t* rows, int64_t count, float* out) override {
+    return host::unpack_rows(weight, rows, count, out);
+  }
 
   Status rms_norm(const RmsNorm& a) override { return host::rms_norm(a); }
   Status rms_norm_backward(const RmsNormBackward& a) override { return host::rms_norm_backward(a); }

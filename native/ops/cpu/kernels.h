@@ -93,6 +93,7 @@ Status linear(PackedWeight& weight, const void* x, int64_t rows, const float* bi
 Status linear_backward_input(PackedWeight& weight, const void* dy, int64_t rows, void* dx, DType dx_type);
 Status linear_backward_weight(const void* dy, const void* x, DType type, int64_t rows, int64_t outputs,
                               int64_t inputs, float* dweight, float* dbias);
+Status unpack_rows(const PackedWeight& weight, const int32_t* rows, int64_t count, float* out);
 
 // ---- row-wise families
 

@@ -128,18 +128,22 @@ void logits_to_gradient(const float* logits, int64_t vocabulary, int32_t target,
   store(gradient, type, target, factor * (1.0f - probability));
 }
 
-int64_t vocabulary_chunk(const PackedWeight& weight) {
-  constexpr int64_t budget = int64_t{64} << 20;
+int64_t vocabulary_chunk(const PackedWeight& weight, int64_t budget) {
   const int64_t rows = budget / (weight.outputs() * 4) / kRowTile * kRowTile;
   return rows < kRowTile ? kRowTile : rows > 512 ? 512 : rows;
 }
 
+// Nothing but the weight is read once for each chunk, so that few rows are as fast as many.
+static int64_t score_chunk(const PackedWeight& weight) {
+  return vocabulary_chunk(weight, int64_t{24} << 20);
+}
+
 size_t log_probs_scratch(const PackedWeight& weight) {
-  return static_cast<size_t>(vocabulary_chunk(weight) * weight.outputs()) * sizeof(float);
+  return static_cast<size_t>(score_chunk(weight) * weight.outputs()) * sizeof(float);
 }
 
 Status log_probs(const LogProbs& a) {
-  const int64_t vocabulary = a.weight->outputs(), chunk = vocabulary_chunk(*a.weight);
+  const int64_t vocabulary = a.weight->outputs(), chunk = score_chunk(*a.weight);
   const float inverse_temperature = 1.0f / a.temperature;
   float* logits = static_cast<float*>(a.scratch);
   for (int64_t begin = 0; begin < a.rows; begin += chunk) {

@@ -22,8 +22,11 @@ class CpuPackedWeight final : public PackedWeight {
   int64_t inputs() const override { return matrix_->k(); }
   DType compute() const override { return matrix_->type(); }
   size_t bytes() const override { return matrix_->bytes(); }
+  void trim() override { matrix_->trim(); }
 
-  Status fill(const float* weight) { return matrix_->fill(weight, 1, inputs()); }
+  Status fill(const float* weight, const PrepareColumns& prepare = nullptr) {
+    return matrix_->fill(weight, 1, inputs(), prepare);
+  }
   Matrix& matrix() const { return *matrix_; }
 
  private:
@@ -64,21 +67,36 @@ Status repack(const float* weight, PackedWeight* packed) {
   return static_cast<CpuPackedWeight*>(packed)->fill(weight);
 }
 
+Status repack_prepared(const float* weight, PackedWeight* packed, const PrepareColumns& prepare) {
+  return static_cast<CpuPackedWeight*>(packed)->fill(weight, prepare);
+}
+
 Status linear(PackedWeight& weight, const void* x, int64_t rows, const float* bias, void* y, DType y_type,
               bool accumulate) {
-  return matrix_of(weight).multiply({x, rows, bias, y, y_type, accumulate});
+  return matrix_of(weight).multiply({x, weight.inputs(), rows, bias, y, y_type, accumulate});
 }
 
 Status linear_backward_input(PackedWeight& weight, const void* dy, int64_t rows, void* dx, DType dx_type) {
-  return matrix_of(weight).multiply_transposed({dy, rows, nullptr, dx, dx_type, false});
+  return backward_input(weight, {dy, weight.outputs(), rows, nullptr, dx, dx_type, false});
+}
+
+Status backward_input(PackedWeight& weight, const MatrixProduct& product) {
+  return matrix_of(weight).multiply_transposed(product);
+}
+
+Status unpack_rows(const PackedWeight& weight, const int32_t* rows, int64_t count, float* out) {
+  return static_cast<const CpuPackedWeight&>(weight).matrix().unpack_columns(rows, count, out);
 }
 
 Status linear_backward_weight(const void* dy, const void* x, DType type, int64_t rows, int64_t outputs,
                               int64_t inputs, float* dweight, float* dbias) {
   if (dbias != nullptr) add_columns(dy, type, rows, outputs, dbias);
-  const WeightGradient gradient{dy, x, type, rows, outputs, inputs, dweight};
-  return strips::routine(type) != nullptr ? strip_weight_gradient(gradient)
-                                          : onednn_weight_gradient(gradient);
+  return backward_weight({dy, outputs, x, type, rows, outputs, inputs, dweight});
+}
+
+Status backward_weight(const WeightGradient& gradient) {
+  return strips::routine(gradient.type) != nullptr ? strip_weight_gradient(gradient)
+                                                   : onednn_weight_gradient(gradient);
 }
 
 }  // namespace ssrl::ops::host

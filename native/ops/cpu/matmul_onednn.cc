@@ -30,14 +30,16 @@ class PanelMatrix final : public Matrix {
     for (const Panel& panel : panels_) release(panel.data);
   }
 
-  Status fill(const float* source, int64_t k_stride, int64_t n_stride) override {
+  Status fill(const float* source, int64_t k_stride, int64_t n_stride,
+              const PrepareColumns& prepare) override {
     if (panels_.empty()) SSRL_RETURN_IF_ERROR(allocate_panels());
     SSRL_RETURN_IF_ERROR(for_panels([&](const Panel& panel) {
+      if (prepare) prepare(panel.begin, panel.width);
       return onednn::pack({k(), panel.width, k_stride, n_stride, DType::kF32, type()},
                           source + panel.begin * n_stride, panel.data);
     }));
     if (transposed_ == nullptr) return {};
-    return transposed_->fill(source, n_stride, k_stride);
+    return transposed_->fill(source, n_stride, k_stride, nullptr);
   }
 
   Status multiply(const MatrixProduct& product) const override {
@@ -56,11 +58,39 @@ class PanelMatrix final : public Matrix {
     return transposed_->multiply(product);
   }
 
+  void trim() override {
+    if (transposed_ != nullptr) bytes_ -= transposed_->bytes();
+    transposed_.reset();
+  }
+
+  // A panel with columns that are wanted is unpacked whole.
+  Status unpack_columns(const int32_t* columns, int64_t count, float* out) const override {
+    return for_panels([&](const Panel& panel) -> Status {
+      const float* plain = nullptr;
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t column = columns[i] - panel.begin;
+        if (column < 0 || column >= panel.width) continue;
+        if (plain == nullptr) SSRL_RETURN_IF_ERROR(unpack(panel, &plain));
+        std::memcpy(out + i * k(), plain + column * k(), static_cast<size_t>(k()) * sizeof(float));
+      }
+      return {};
+    });
+  }
+
  private:
   struct Panel {
     int64_t begin, width;
     void* data;
   };
+
+  // [width, k], valid until this thread unpacks the next one.
+  Status unpack(const Panel& panel, const float** plain) const {
+    float* out =
+        thread_scratch(Scratch::kMatmulOutput, static_cast<size_t>(panel.width * k()) * sizeof(float));
+    if (out == nullptr) return {Code::kOutOfMemory, "No memory for a panel of weights"};
+    *plain = out;
+    return onednn::unpack({k(), panel.width, 1, k(), DType::kF32, type()}, panel.data, out);
+  }
 
   template <typename Body>
   Status for_panels(const Body& body) const {
@@ -100,7 +130,7 @@ Status PanelMatrix::transpose() {
     return onednn::unpack({k(), panel.width, 1, k(), DType::kF32, type()}, panel.data,
                           plain + panel.begin * k());
   });
-  if (status.ok()) status = made->fill(plain, k(), 1);
+  if (status.ok()) status = made->fill(plain, k(), 1, nullptr);
   release(memory);
   SSRL_RETURN_IF_ERROR(status);
   bytes_ += made->bytes();
@@ -113,17 +143,19 @@ Status PanelMatrix::transpose() {
 Status PanelMatrix::multiply_tile(const MatrixProduct& p, int64_t tile, const Panel& panel) const {
   const int64_t begin = tile * kRowTile, count = std::min<int64_t>(kRowTile, p.rows - begin);
   onednn::Call call{kRowTile, panel.width, k(), k(), 1, panel.width, type(), p.c_type, p.accumulate};
-  call.a = at(p.a, type(), begin * k());
+  call.a = at(p.a, type(), begin * p.a_width);
   call.b = panel.data;
   call.bias = p.bias == nullptr ? nullptr : p.bias + panel.begin;
   call.c = at(p.c, p.c_type, begin * n() + panel.begin);
-  if (count == kRowTile && panel.width == n()) return onednn::matmul(call);
+  const bool is_dense = count == kRowTile && p.a_width == k();
+  if (is_dense && panel.width == n()) return onednn::matmul(call);
 
   const size_t a_row = k() * size_of(type()), c_row = panel.width * size_of(p.c_type);
-  if (count < kRowTile) {
+  if (!is_dense) {
     char* a = reinterpret_cast<char*>(thread_scratch(Scratch::kMatmulInput, kRowTile * a_row));
     if (a == nullptr) return {Code::kOutOfMemory, "No memory for a tile of 32 rows"};
-    std::memcpy(a, call.a, count * a_row);
+    for (int64_t row = 0; row < count; ++row)
+      std::memcpy(a + row * a_row, at(call.a, type(), row * p.a_width), a_row);
     std::memset(a + count * a_row, 0, (kRowTile - count) * a_row);
     call.a = a;
   }
@@ -163,7 +195,7 @@ Status onednn_weight_gradient(const WeightGradient& g) {
       char* copy = reinterpret_cast<char*>(thread_scratch(Scratch::kMatmulInput, kChunk * bytes));
       if (copy == nullptr) return error.keep({Code::kOutOfMemory, "No memory for a band of gradients"});
       for (int64_t r = 0; r < count; ++r) {
-        std::memcpy(copy + r * bytes, at(g.dy, g.type, (row + r) * g.outputs + begin), bytes);
+        std::memcpy(copy + r * bytes, at(g.dy, g.type, (row + r) * g.dy_width + begin), bytes);
       }
       call.a = copy;
       call.b = at(g.x, g.type, row * g.inputs);

@@ -70,14 +70,12 @@ int64_t group_rows(const Strips& b, DType c_type) {
   return std::clamp(rows, kFewestRows, kMostRows);
 }
 
-// A product whose rows of a are `a_width` elements apart.
-void multiply_group(const Strips& b, const MatrixProduct& product, int64_t a_width, int64_t row,
-                    int64_t begin, int64_t end) {
+void multiply_group(const Strips& b, const MatrixProduct& product, int64_t row, int64_t begin, int64_t end) {
   const int64_t depth = strips::depth_of(b.type), whole = b.k / depth;
   const int64_t together = steps_at_a_time(b, product.c_type), width = b.routine.width;
   const int64_t rows = std::min(group_rows(b, product.c_type), product.rows - row);
   for (int64_t first = 0; first * depth < b.k; first += together) {
-    const void* const a = at(product.a, b.type, row * a_width + first * depth);
+    const void* const a = at(product.a, b.type, row * product.a_width + first * depth);
     const int64_t steps = std::min(together, whole - first);
     const bool is_odd = b.k % depth != 0 && first + together > whole;
     const int64_t skipped = first * width * strips::kUnit;
@@ -85,7 +83,7 @@ void multiply_group(const Strips& b, const MatrixProduct& product, int64_t a_wid
       const int64_t column = i * width;
       const bool is_biased = product.bias != nullptr && first == 0;
       b.routine.multiply({.a = a,
-                          .a_row = a_width * static_cast<int64_t>(size_of(b.type)),
+                          .a_row = product.a_width * static_cast<int64_t>(size_of(b.type)),
                           .a_step = strips::kUnit,
                           .whole_steps = steps,
                           .tail = is_odd ? at(a, b.type, steps * depth) : nullptr,
@@ -102,7 +100,7 @@ void multiply_group(const Strips& b, const MatrixProduct& product, int64_t a_wid
   }
 }
 
-void multiply_strips(const Strips& b, const MatrixProduct& product, int64_t a_width) {
+void multiply_strips(const Strips& b, const MatrixProduct& product) {
   const int64_t height = group_rows(b, product.c_type), groups = (product.rows + height - 1) / height;
   // Two tasks or more for each thread, so that they end at about the same time; no more than that, since a
   // task's first strip is not fetched ahead.
@@ -110,7 +108,7 @@ void multiply_strips(const Strips& b, const MatrixProduct& product, int64_t a_wi
   const int64_t share = (b.count() + wanted - 1) / wanted, shares = (b.count() + share - 1) / share;
   parallel_for(groups * shares, 1, [&](int64_t i) {
     const int64_t begin = i % shares * share;
-    multiply_group(b, product, a_width, i / shares * height, begin, std::min(begin + share, b.count()));
+    multiply_group(b, product, i / shares * height, begin, std::min(begin + share, b.count()));
   });
 }
 
@@ -120,18 +118,20 @@ class StripMatrix final : public Matrix {
       : Matrix(k, n, type), strips_{*strips::routine(type), type, k, n, nullptr} {}
   ~StripMatrix() override { release(strips_.data); }
 
-  Status fill(const float* source, int64_t k_stride, int64_t n_stride) override {
+  Status fill(const float* source, int64_t k_stride, int64_t n_stride,
+              const PrepareColumns& prepare) override {
     if (strips_.data == nullptr) SSRL_RETURN_IF_ERROR(allocate_strips());
     const strips::Source whole{source, DType::kF32, k_stride, n_stride, k(), n()};
     const int64_t width = strips_.routine.width;
     parallel_for(strips_.count(), 1, [&](int64_t i) {
+      if (prepare) prepare(i * width, std::min(width, n() - i * width));
       strips_.routine.pack(whole.columns(i * width, width), width, strips_.strip(i));
     });
     return {};
   }
 
   Status multiply(const MatrixProduct& product) const override {
-    multiply_strips(strips_, product, k());
+    multiply_strips(strips_, product);
     return {};
   }
 
@@ -153,8 +153,20 @@ class StripMatrix final : public Matrix {
       sum.a = at(product.a, type(), first);
       sum.bias = first == 0 ? product.bias : nullptr;
       sum.accumulate = product.accumulate || first > 0;
-      multiply_strips(part, sum, n());
+      multiply_strips(part, sum);
     }
+    return {};
+  }
+
+  Status unpack_columns(const int32_t* columns, int64_t count, float* out) const override {
+    const int64_t width = strips_.routine.width, depth = strips::depth_of(type());
+    parallel_for(count, grain_of(k()), [&](int64_t i) {
+      const char* const strip = strips_.strip(columns[i] / width);
+      for (int64_t j = 0; j < k(); ++j) {
+        const int64_t unit = j / depth * width + columns[i] % width;
+        out[i * k() + j] = load(strip, type(), unit * depth + j % depth);
+      }
+    });
     return {};
   }
 
@@ -193,8 +205,8 @@ struct Chunk {
   int64_t block_bytes() const { return steps * routine.rows * strips::kUnit; }
 
   // Its rows of x or dy.
-  strips::Source rows_of(const void* matrix, int64_t width) const {
-    return {at(matrix, gradient.type, row * width), gradient.type, width, 1, rows, width};
+  strips::Source rows_of(const void* matrix, int64_t stride, int64_t width) const {
+    return {at(matrix, gradient.type, row * stride), gradient.type, stride, 1, rows, width};
   }
 };
 
@@ -226,7 +238,8 @@ bool multiply_blocks(const Chunk& chunk, int64_t begin, int64_t end, int64_t str
   char* dy = reinterpret_cast<char*>(
       thread_scratch(Scratch::kMatmulOutput, static_cast<size_t>(kBlocks * chunk.block_bytes())));
   if (dy == nullptr) return false;
-  const strips::Source columns = chunk.rows_of(chunk.gradient.dy, chunk.gradient.outputs);
+  const strips::Source columns =
+      chunk.rows_of(chunk.gradient.dy, chunk.gradient.dy_width, chunk.gradient.outputs);
   chunk.routine.pack(columns.columns(begin * height, (end - begin) * height), height, dy);
   for (int64_t strip = 0; strip < strip_count; ++strip) {
     for (int64_t block = begin; block < end; ++block) {
@@ -256,8 +269,8 @@ Status strip_weight_gradient(const WeightGradient& g) {
     const int64_t rows = std::min(kChunkRows, g.rows - row);
     const Chunk chunk{g, routine, row, rows, strips::steps_of(rows, g.type), x};
     parallel_for(strip_count, 1, [&](int64_t i) {
-      routine.pack(chunk.rows_of(g.x, g.inputs).columns(i * routine.width, routine.width), routine.width,
-                   x + i * chunk.strip_bytes());
+      routine.pack(chunk.rows_of(g.x, g.inputs, g.inputs).columns(i * routine.width, routine.width),
+                   routine.width, x + i * chunk.strip_bytes());
     });
     parallel_for((block_count + kBlocks - 1) / kBlocks, 1, [&](int64_t task) {
       const int64_t begin = task * kBlocks, end = std::min(begin + kBlocks, block_count);

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "ops/cpu/kernels.h"
+#include "ops/cpu/matmul.h"
 #include "ops/cpu/simd-inl.h"
 #include "ops/optimizer.h"
 
@@ -65,6 +66,12 @@ HWY_EXPORT(squares_range);
 
 Status adamw(const AdamW& a) {
   const AdamWFactors factors = adamw_factors(a);
+  if (a.packed != nullptr) {
+    const int64_t inputs = a.packed->inputs();
+    return repack_prepared(a.weight, a.packed, [&](int64_t first, int64_t count) {
+      HWY_DYNAMIC_DISPATCH(adamw_range)(a, factors, first * inputs, (first + count) * inputs);
+    });
+  }
   parallel_ranges(a.count, 16384, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(adamw_range)(a, factors, begin, end);
   });

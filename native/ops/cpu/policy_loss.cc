@@ -4,18 +4,24 @@
 #include <cstring>
 
 #include "ops/cpu/kernels.h"
+#include "ops/cpu/matmul.h"
 #include "ops/cpu/vocabulary.h"
 #include "ops/policy_loss_math.h"
 
 namespace ssrl::ops::host {
 namespace {
 
+// Each chunk reads and writes all of the gradient of the weight: the more rows at a time the better.
+int64_t loss_chunk(const PackedWeight& weight) {
+  return vocabulary_chunk(weight, int64_t{64} << 20);
+}
+
 struct Chunk {
   int64_t* rows;    // [chunk] indices of the rows with a weight
   void* hidden;     // [chunk, D] compute type
   float* dhidden;   // [chunk, D]
   float* logits;    // [chunk, V]
-  void* dlogits;    // [chunk, V] of the compute type; the logits' own place for F32
+  int64_t width;    // elements of the compute type between rows of the gradient, which take the logits' place
   RowLoss* losses;  // [chunk]
   float* entropies;
 };
@@ -28,7 +34,7 @@ T* carve(char** cursor, int64_t count) {
 }
 
 Chunk carve_chunk(void* scratch, const PackedWeight& weight, size_t* bytes) {
-  const int64_t rows = vocabulary_chunk(weight), inputs = weight.inputs();
+  const int64_t rows = loss_chunk(weight), inputs = weight.inputs();
   char* cursor = static_cast<char*>(scratch);
   Chunk chunk;
   chunk.rows = carve<int64_t>(&cursor, rows);
@@ -37,8 +43,7 @@ Chunk carve_chunk(void* scratch, const PackedWeight& weight, size_t* bytes) {
   chunk.hidden = carve<float>(&cursor, rows * inputs);
   chunk.dhidden = carve<float>(&cursor, rows * inputs);
   chunk.logits = carve<float>(&cursor, rows * weight.outputs());
-  chunk.dlogits = chunk.logits;
-  if (weight.compute() == DType::kBF16) chunk.dlogits = carve<uint16_t>(&cursor, rows * weight.outputs());
+  chunk.width = weight.outputs() * static_cast<int64_t>(sizeof(float) / size_of(weight.compute()));
   if (bytes != nullptr) *bytes = static_cast<size_t>(cursor - static_cast<char*>(scratch));
   return chunk;
 }
@@ -61,22 +66,23 @@ Status run_chunk(const PolicyLoss& a, const Chunk& chunk, int64_t count, PolicyL
     chunk.losses[i] = row_loss(a, row, logprob);
     if (backward) {
       logits_to_gradient(logits, vocabulary, a.targets[row], softmax, inverse, chunk.losses[i].derivative,
-                         type, at(chunk.dlogits, type, i * vocabulary));
+                         type, logits);
     }
   });
   for (int64_t i = 0; i < count; ++i) {
     add_row(a, a.weights[chunk.rows[i]], chunk.losses[i], chunk.entropies[i], statistics);
   }
   if (a.dhidden != nullptr) {
-    SSRL_RETURN_IF_ERROR(linear_backward_input(*a.weight, chunk.dlogits, count, chunk.dhidden, DType::kF32));
+    SSRL_RETURN_IF_ERROR(backward_input(
+        *a.weight, {chunk.logits, chunk.width, count, nullptr, chunk.dhidden, DType::kF32, false}));
     for (int64_t i = 0; i < count; ++i) {
       std::memcpy(a.dhidden + chunk.rows[i] * inputs, chunk.dhidden + i * inputs,
                   static_cast<size_t>(inputs) * sizeof(float));
     }
   }
   if (a.dweight == nullptr) return {};
-  return linear_backward_weight(chunk.dlogits, chunk.hidden, type, count, vocabulary, inputs, a.dweight,
-                                nullptr);
+  return backward_weight(
+      {chunk.logits, chunk.width, chunk.hidden, type, count, vocabulary, inputs, a.dweight});
 }
 
 }  // namespace
@@ -88,7 +94,7 @@ size_t policy_loss_scratch(const PackedWeight& weight) {
 }
 
 Status policy_loss(const PolicyLoss& a, PolicyLossStatistics* statistics) {
-  const int64_t limit = vocabulary_chunk(*a.weight);
+  const int64_t limit = loss_chunk(*a.weight);
   const size_t row_bytes = static_cast<size_t>(a.weight->inputs()) * sizeof(float);
   const Chunk chunk = carve_chunk(a.scratch, *a.weight, nullptr);
   int64_t count = 0;

@@ -8,12 +8,11 @@
 
 namespace ssrl::ops::host {
 
-// How many rows of logits exist at a time: a multiple of kRowTile, at most 512, and about 64 MB of f32
-// logits.
-int64_t vocabulary_chunk(const PackedWeight& weight);
+// How many rows of f32 logits `budget` bytes hold: a multiple of kRowTile, at most 512.
+int64_t vocabulary_chunk(const PackedWeight& weight, int64_t budget);
 
-// gradient[V] = derivative / T * (onehot(target) - softmax(logits / T)), in `type`; for F32 it may be logits
-// itself.
+// gradient[V] = derivative / T * (onehot(target) - softmax(logits / T)), in `type`; it may be logits
+// itself: of BF16 then the first half.
 void logits_to_gradient(const float* logits, int64_t vocabulary, int32_t target, const RowSoftmax& row,
                         float inverse_temperature, float derivative, DType type, void* gradient);
 

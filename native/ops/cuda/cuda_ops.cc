@@ -86,6 +86,19 @@ class CudaOps final : public ops::Ops {
         {dy, x, type, dweight, DType::kF32, nullptr, outputs, inputs, rows, true, true, true}, stream_));
     return dbias == nullptr ? Status() : add_column_sums(dy, type, rows, outputs, dbias, stream_);
   }
+  // Neighbouring rows in one go.
+  Status unpack_rows(const ops::PackedWeight& weight, const int32_t* rows, int64_t count,
+                     float* out) override {
+    const auto& w = static_cast<const Weight&>(weight);
+    for (int64_t first = 0, end = 0; first < count; first = end) {
+      for (end = first + 1; end < count && rows[end] == rows[end - 1] + 1;) ++end;
+      const char* from = static_cast<const char*>(w.data) +
+                         rows[first] * w.inputs() * static_cast<int64_t>(size_of(w.compute()));
+      SSRL_RETURN_IF_ERROR(
+          convert(from, w.compute(), out + first * w.inputs(), DType::kF32, (end - first) * w.inputs()));
+    }
+    return {};
+  }
 
   Status rms_norm(const ops::RmsNorm& a) override { return cuda::rms_norm(a, stream_); }
   Status rms_norm_backward(const ops::RmsNormBackward& a) override {
@@ -133,7 +146,10 @@ class CudaOps final : public ops::Ops {
   size_t sample_scratch(int64_t) const override { return 0; }
   Status sample(const ops::Sample& a) override { return cuda::sample(a, stream_); }
 
-  Status adamw(const ops::AdamW& a) override { return cuda::adamw(a, stream_); }
+  Status adamw(const ops::AdamW& a) override {
+    SSRL_RETURN_IF_ERROR(cuda::adamw(a, stream_));
+    return a.packed == nullptr ? Status() : repack(a.weight, a.packed);
+  }
   Status sum_of_squares(const float* x, int64_t count, double* out) override {
     if (parts_ == nullptr) SSRL_RETURN_IF_ERROR(allocate((kSquareParts + 1) * sizeof(double), &parts_));
     double* parts = static_cast<double*>(parts_);
