@@ -331,8 +331,10 @@ export interface NativeEmulation {
   setSeed(seed: number): void
   /** How many the device has; attention shares its pages out among more blocks where there are many. */
   setMultiprocessors(count: number): void
-  /** Extra shared-memory wavefronts of ldmatrix since the last call. */
-  takeBankConflicts(): number
+  /** Whether the launches that follow count the conflicts of shared-memory banks; off at first, since it takes time. */
+  countBanks(enabled: boolean): void
+  /** By source line, since the last call: wavefronts that accesses need at least, and those that conflicts add. */
+  takeBankTotals(): Record<string, { wavefronts: number; conflicts: number }>
   /** The report of a kernel with that fault; empty for 'none'. */
   provoke(fault: string): string
   /** a [32, 8], b [32, 4] -> c [32, 4]: one mma.m16n8k16 on the fragments of a warp. */

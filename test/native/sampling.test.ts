@@ -246,6 +246,13 @@ for (const { kernels, test } of devices) {
     }
   })
 
+  test('sample: a minP of any size drops what is too improbable to have a mass', async (t) => {
+    const logits = new Float32Array(100000).fill(-22.5)
+    logits[5] = 0
+    const { sampledLogProbs } = await kernels.sample({ logits, vocabulary: logits.length, minP: 1e-12 })
+    t.is(sampledLogProbs[0], 0)
+  })
+
   test('sample: the first draws of a seed never change', async (t) => {
     const { tokens } = await kernels.sample({
       logits: normal(2, 8 * 100),

@@ -34,8 +34,20 @@ Napi::Value set_multiprocessors(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-Napi::Value take_bank_conflicts(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(cuda::emulation::take_bank_conflicts()));
+Napi::Value count_banks(const Napi::CallbackInfo& info) {
+  cuda::emulation::count_banks(info[0].As<Napi::Boolean>().Value());
+  return info.Env().Undefined();
+}
+
+Napi::Value take_bank_totals(const Napi::CallbackInfo& info) {
+  Napi::Object result = Napi::Object::New(info.Env());
+  for (const auto& [place, totals] : cuda::emulation::take_bank_totals()) {
+    Napi::Object entry = Napi::Object::New(info.Env());
+    entry.Set("wavefronts", Napi::Number::New(info.Env(), static_cast<double>(totals.wavefronts)));
+    entry.Set("conflicts", Napi::Number::New(info.Env(), static_cast<double>(totals.conflicts)));
+    result.Set(place, entry);
+  }
+  return result;
 }
 
 Napi::Value provoke(const Napi::CallbackInfo& info) {
@@ -91,7 +103,8 @@ void init_devices(Napi::Env env, Napi::Object exports) {
   Napi::Object emulation = Napi::Object::New(env);
   emulation.Set("setSeed", Napi::Function::New(env, set_seed));
   emulation.Set("setMultiprocessors", Napi::Function::New(env, set_multiprocessors));
-  emulation.Set("takeBankConflicts", Napi::Function::New(env, take_bank_conflicts));
+  emulation.Set("countBanks", Napi::Function::New(env, count_banks));
+  emulation.Set("takeBankTotals", Napi::Function::New(env, take_bank_totals));
   emulation.Set("provoke", Napi::Function::New(env, provoke));
   emulation.Set("mma", Napi::Function::New(env, mma));
   emulation.Set("ldmatrix", Napi::Function::New(env, ldmatrix));

@@ -100,7 +100,9 @@ int64_t truncate(const Row& row, int32_t* kept) {
     count = prefix_length(row, kept, count, total);
   }
   if (settings.min_p > 0.0f) {
-    const uint64_t least = static_cast<uint64_t>(static_cast<double>(settings.min_p) * kMassUnit);
+    // What has no mass is dropped, however small min_p is.
+    const uint64_t least =
+        std::max(uint64_t{1}, static_cast<uint64_t>(static_cast<double>(settings.min_p) * kMassUnit));
     count = std::partition(kept, kept + count, [&](int32_t i) { return row.mass(i) >= least; }) - kept;
   }
   std::sort(kept, kept + count);

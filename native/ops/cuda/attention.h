@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "ops/cuda/kernels.h"
@@ -86,6 +87,44 @@ struct AttentionDevice {
   int multiprocessors;
   Stream stream;
 };
+
+// Lists that a call takes to the device in one copy, and room behind them.
+class DeviceLists {
+ public:
+  // Where the list will be, for at().
+  template <typename T>
+  size_t add(const std::vector<T>& list) {
+    const size_t place = bytes_.size(), size = list.size() * sizeof(T);
+    bytes_.resize(place + round_up(size));
+    if (size > 0) memcpy(bytes_.data() + place, list.data(), size);
+    return place;
+  }
+  // After the last list.
+  size_t add_room(size_t size) {
+    const size_t place = bytes_.size() + room_;
+    room_ += round_up(size);
+    return place;
+  }
+  Status copy(const AttentionDevice& device);
+  template <typename T>
+  T* at(size_t place) const {
+    return reinterpret_cast<T*>(data_ + place);
+  }
+
+ private:
+  static size_t round_up(size_t size) { return (size + 127) / 128 * 128; }
+  std::vector<char> bytes_;
+  size_t room_ = 0;
+  char* data_ = nullptr;
+};
+
+// What plans are made of.
+void add_tiles(const ops::AttentionSequence& sequence, int group, int most, int32_t first_block,
+               std::vector<AttentionTile>* tiles);
+void add_blocks(const ops::AttentionSequence& sequence, std::vector<const void*>* blocks);
+// The longest first, so that none is left at the end.
+void sort_tiles(std::vector<AttentionTile>* tiles);
+
 Status attention(const AttentionDevice& device, const ops::Attention& a);
 
 }  // namespace ssrl::cuda

@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <string>
+#include <utility>
 
 #include "ops/cuda/attention.h"
 
@@ -9,6 +9,32 @@ namespace {
 // Blocks of one warp that fill a multiprocessor while they wait for memory.
 constexpr int64_t kBlocksPerMultiprocessor = 4;
 constexpr int64_t kMostPartBytes = int64_t{64} << 20;
+
+int64_t pages_of_tiles(const std::vector<AttentionTile>& tiles) {
+  int64_t pages = 0;
+  for (const AttentionTile& tile : tiles) pages += tile.pages;
+  return pages;
+}
+
+// Cuts tiles into runs of `run` pages.
+void split_tiles(std::vector<AttentionTile>* tiles, int run, AttentionPlan* plan) {
+  std::vector<AttentionTile> runs;
+  for (AttentionTile tile : *tiles) {
+    if (tile.pages > run) {
+      tile.record = plan->records;
+      plan->records += int64_t{tile.pairs} * tile.pages;
+      plan->split.push_back(tile);
+    }
+    for (int begin = 0; begin < tile.pages; begin += run) {
+      runs.push_back(tile);
+      runs.back().begin = begin;
+      runs.back().end = std::min(begin + run, tile.pages);
+    }
+  }
+  *tiles = std::move(runs);
+}
+
+}  // namespace
 
 void add_tiles(const ops::AttentionSequence& sequence, int group, int most, int32_t first_block,
                std::vector<AttentionTile>* tiles) {
@@ -36,42 +62,11 @@ void add_blocks(const ops::AttentionSequence& sequence, std::vector<const void*>
   }
 }
 
-int64_t pages_of_tiles(const std::vector<AttentionTile>& tiles) {
-  int64_t pages = 0;
-  for (const AttentionTile& tile : tiles) pages += tile.pages;
-  return pages;
-}
-
-// Cuts tiles into runs of `run` pages.
-void split_tiles(std::vector<AttentionTile>* tiles, int run, AttentionPlan* plan) {
-  std::vector<AttentionTile> runs;
-  for (AttentionTile tile : *tiles) {
-    if (tile.pages > run) {
-      tile.record = plan->records;
-      plan->records += int64_t{tile.pairs} * tile.pages;
-      plan->split.push_back(tile);
-    }
-    for (int begin = 0; begin < tile.pages; begin += run) {
-      runs.push_back(tile);
-      runs.back().begin = begin;
-      runs.back().end = std::min(begin + run, tile.pages);
-    }
-  }
-  *tiles = std::move(runs);
-}
-
-// The longest first, so that none is left at the end.
 void sort_tiles(std::vector<AttentionTile>* tiles) {
   std::stable_sort(tiles->begin(), tiles->end(), [](const AttentionTile& a, const AttentionTile& b) {
     return a.end - a.begin > b.end - b.begin;
   });
 }
-
-size_t round_up(size_t bytes) {
-  return (bytes + 127) / 128 * 128;
-}
-
-}  // namespace
 
 AttentionPlan plan_attention(const ops::Attention& a, int wide_pairs, int multiprocessors) {
   AttentionPlan plan;
@@ -115,49 +110,39 @@ void Scratch::reset() {
   bytes_ = 0;
 }
 
+Status DeviceLists::copy(const AttentionDevice& device) {
+  SSRL_RETURN_IF_ERROR(device.scratch.reserve(device.ops, bytes_.size() + room_));
+  data_ = device.scratch.data();
+  return device.ops.copy_from_host(data_, bytes_.data(), bytes_.size());
+}
+
 Status attention(const AttentionDevice& device, const ops::Attention& a) {
   const AttentionPlan plan = plan_attention(a, wide_tile_pairs(a.shape), device.multiprocessors);
+  if (plan.blocks.empty()) return {};
+  DeviceLists lists;
+  const size_t wide = lists.add(plan.wide), narrow = lists.add(plan.narrow), split = lists.add(plan.split);
+  const size_t blocks = lists.add(plan.blocks);
   const auto records = static_cast<size_t>(plan.records * a.shape.kv_heads);
-  const size_t tile_bytes = sizeof(AttentionTile);
-  const size_t sizes[] = {round_up(plan.wide.size() * tile_bytes),
-                          round_up(plan.narrow.size() * tile_bytes),
-                          round_up(plan.split.size() * tile_bytes),
-                          round_up(plan.blocks.size() * sizeof(void*)),
-                          round_up(records * 2 * sizeof(float)),
-                          round_up(records * static_cast<size_t>(part_width(a.shape)) * sizeof(float))};
-  size_t total = 0;
-  for (const size_t size : sizes) total += size;
-  SSRL_RETURN_IF_ERROR(device.scratch.reserve(device.ops, total));
-  // One copy for all lists.
-  std::vector<char> lists(sizes[0] + sizes[1] + sizes[2] + sizes[3]);
-  char* const wide = lists.data();
-  char* const narrow = wide + sizes[0];
-  char* const split = narrow + sizes[1];
-  char* const blocks = split + sizes[2];
-  std::copy_n(reinterpret_cast<const char*>(plan.wide.data()), plan.wide.size() * tile_bytes, wide);
-  std::copy_n(reinterpret_cast<const char*>(plan.narrow.data()), plan.narrow.size() * tile_bytes, narrow);
-  std::copy_n(reinterpret_cast<const char*>(plan.split.data()), plan.split.size() * tile_bytes, split);
-  std::copy_n(reinterpret_cast<const char*>(plan.blocks.data()), plan.blocks.size() * sizeof(void*), blocks);
-  char* const base = device.scratch.data();
-  SSRL_RETURN_IF_ERROR(device.ops.copy_from_host(base, lists.data(), lists.size()));
-  const auto on_device = [&](const char* place) { return base + (place - lists.data()); };
-  AttentionLaunch launch{};
-  launch.shape = a.shape;
-  launch.q = a.q;
-  launch.out = a.out;
-  launch.log_sum_exp = a.log_sum_exp;
-  launch.blocks = reinterpret_cast<const void* const*>(on_device(blocks));
-  launch.records = plan.records;
-  launch.statistics = reinterpret_cast<float*>(base + lists.size());
-  launch.parts = reinterpret_cast<float*>(base + lists.size() + sizes[4]);
-  const auto run = [&](const char* tiles) {
-    AttentionLaunch with_tiles = launch;
-    with_tiles.tiles = reinterpret_cast<const AttentionTile*>(on_device(tiles));
-    return with_tiles;
+  const size_t statistics = lists.add_room(records * 2 * sizeof(float));
+  const size_t parts = lists.add_room(records * static_cast<size_t>(part_width(a.shape)) * sizeof(float));
+  SSRL_RETURN_IF_ERROR(lists.copy(device));
+  const auto with_tiles = [&](size_t tiles) {
+    return AttentionLaunch{.shape = a.shape,
+                           .q = a.q,
+                           .out = a.out,
+                           .log_sum_exp = a.log_sum_exp,
+                           .tiles = lists.at<AttentionTile>(tiles),
+                           .blocks = lists.at<const void*>(blocks),
+                           .records = plan.records,
+                           .parts = lists.at<float>(parts),
+                           .statistics = lists.at<float>(statistics)};
   };
-  SSRL_RETURN_IF_ERROR(attend_tiles(run(wide), static_cast<int64_t>(plan.wide.size()), 4, device.stream));
-  SSRL_RETURN_IF_ERROR(attend_tiles(run(narrow), static_cast<int64_t>(plan.narrow.size()), 1, device.stream));
-  return merge_tiles(run(split), static_cast<int64_t>(plan.split.size()), device.stream);
+  const auto count = [](const std::vector<AttentionTile>& tiles) {
+    return static_cast<int64_t>(tiles.size());
+  };
+  SSRL_RETURN_IF_ERROR(attend_tiles(with_tiles(wide), count(plan.wide), 4, device.stream));
+  SSRL_RETURN_IF_ERROR(attend_tiles(with_tiles(narrow), count(plan.narrow), 1, device.stream));
+  return merge_tiles(with_tiles(split), count(plan.split), device.stream);
 }
 
 }  // namespace ssrl::cuda

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ops/cuda/attention.h"
+#include "ops/cuda/attention_backward.h"
 #include "ops/cuda/cuda_ops.h"
 #include "ops/cuda/head.h"
 #include "ops/cuda/kernels.h"
@@ -12,11 +13,6 @@
 
 namespace ssrl::cuda {
 namespace {
-
-Status missing(const char* operation) {
-  return {Code::kNoDevice, std::string("Expected an operation that device 'cuda-emulated' has but ") +
-                               operation + " was asked for: take device 'cpu'"};
-}
 
 // [outputs, inputs] in the compute type; both products read it as it lies.
 class Weight final : public ops::PackedWeight {
@@ -132,8 +128,12 @@ class CudaOps final : public ops::Ops {
   Status attention(const ops::Attention& a) override {
     return cuda::attention({*this, attention_scratch_, multiprocessors_, stream_}, a);
   }
-  size_t attention_backward_scratch(const ops::AttentionBackward&) const override { return 0; }
-  Status attention_backward(const ops::AttentionBackward&) override { return missing("attention_backward"); }
+  size_t attention_backward_scratch(const ops::AttentionBackward& a) const override {
+    return attention_backward_floats(a);
+  }
+  Status attention_backward(const ops::AttentionBackward& a) override {
+    return cuda::attention_backward({*this, attention_scratch_, multiprocessors_, stream_}, a);
+  }
 
   size_t log_probs_scratch(const ops::PackedWeight& weight) const override { return log_probs_bytes(weight); }
   Status log_probs(const ops::LogProbs& a) override { return cuda::log_probs(*this, a, stream_); }

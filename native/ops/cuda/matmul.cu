@@ -164,7 +164,7 @@ __device__ __forceinline__ float element(const void* data, int64_t line, int64_t
 }
 
 template <bool TransposedA, bool TransposedB>
-__global__ void __launch_bounds__(kThreads) multiply_f32(Gemm g) {
+__global__ void __launch_bounds__(kThreads, 4) multiply_f32(Gemm g) {
   FloatTiles& tiles = shared_memory<FloatTiles>();
   const int64_t row = static_cast<int64_t>(block_x()) * kSide,
                 column = static_cast<int64_t>(block_y()) * kSide;

@@ -117,7 +117,9 @@ __device__ Kept truncate(SampleMemory& memory, const Row& row, const ops::Sample
   }
   if (settings.top_p < 1.0f) kept.last = nucleus(memory, row, kept.last, settings.top_p);
   if (settings.min_p > 0.0f) {
-    kept.least = static_cast<uint64_t>(static_cast<double>(settings.min_p) * kMassUnit);
+    // What has no mass is dropped, however small min_p is.
+    const auto least = static_cast<uint64_t>(static_cast<double>(settings.min_p) * kMassUnit);
+    kept.least = least < 1 ? 1 : least;
   }
   return kept;
 }

@@ -12,7 +12,6 @@ namespace {
 
 thread_local Block* running_block = nullptr;
 std::atomic<uint64_t> schedule{0};
-std::atomic<int64_t> bank_conflicts{0};
 
 constexpr std::align_val_t kSharedAlignment{128};
 
@@ -137,6 +136,7 @@ Status Block::run(Shape index, const std::function<void()>& kernel, uint64_t see
     one_round(seed == 0 ? nullptr : &random);
   } while (report_.empty() && moved_ && !all_ended());
   if (report_.empty() && !all_ended()) report_ = "Deadlock: " + waiting_report();
+  banks_.flush_all();
   // Suspended fibers unwind here.
   for (auto& thread : threads_) thread->fiber = boost::context::fiber();
   running_block = outer;
@@ -212,6 +212,7 @@ void Block::barrier(Place place) {
   if (++barrier_arrived_ < threads()) return wait(place);
   barrier_arrived_ = 0;
   ++epoch_;
+  banks_.flush_all();
   for (auto& thread : threads_) thread->state = Thread::State::kReady;
 }
 
@@ -246,6 +247,7 @@ void** Block::arrive(Place place, uint32_t mask, void* operand) {
 
 void Block::release(uint32_t mask, bool orders_memory) {
   const int warp = running_->index / kWarp;
+  banks_.flush(warp);
   auto& open = collectives_[static_cast<size_t>(warp)];
   for (size_t i = 0; i < open.size(); ++i) {
     if (open[i].mask == mask) open.erase(open.begin() + static_cast<std::ptrdiff_t>(i--));
@@ -262,14 +264,6 @@ void Block::release(uint32_t mask, bool orders_memory) {
 
 void set_seed(uint64_t seed) {
   schedule.store(seed);
-}
-
-int64_t take_bank_conflicts() {
-  return bank_conflicts.exchange(0);
-}
-
-void count_bank_conflicts(int64_t conflicts) {
-  bank_conflicts += conflicts;
 }
 
 Status run_grid(Shape grid, int threads, size_t shared_bytes, const std::function<void()>& kernel) {

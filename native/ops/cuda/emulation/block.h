@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/cuda/emulation/banks.h"
 #include "status.h"
 
 namespace ssrl::cuda::emulation {
@@ -129,13 +130,11 @@ class Block {
   uint32_t epoch_ = 0;
   std::string report_;
   bool moved_ = false;
+  BankCounter banks_;
 };
 
 // The schedule of the launches that follow, in this process.
 void set_seed(uint64_t seed);
-// Shared-memory wavefronts that ldmatrix needed beyond one per matrix, since the last call.
-int64_t take_bank_conflicts();
-void count_bank_conflicts(int64_t conflicts);
 
 Status run_grid(Shape grid, int threads, size_t shared_bytes, const std::function<void()>& kernel);
 

@@ -267,12 +267,6 @@ inline Matrices ldmatrix(const Shared<Bf16, N>& from, int i, SSRL_PLACE) {
   block.check_read(operand.row, 16, place);
   collective(place, kAllLanes, operand, [](MatrixRow** lanes) {
     for (int m = 0; m < 4; ++m) {
-      int used[8] = {}, worst = 0;
-      for (int row = 0; row < 8; ++row) {
-        const auto bank = reinterpret_cast<uintptr_t>(lanes[8 * m + row]->row) / 16 % 8;
-        worst = std::max(worst, ++used[bank]);
-      }
-      emulation::count_bank_conflicts(worst - 1);
       for (int lane = 0; lane < 32; ++lane) {
         const int outer = lane / 4, inner = 2 * (lane % 4);
         const uint32_t low = Transposed ? lanes[8 * m + inner]->row[outer] : lanes[8 * m + outer]->row[inner];

@@ -46,6 +46,7 @@ void Block::check_atomic(const void* pointer, size_t bytes, Place place) {
 }
 
 void Block::check_read(const void* pointer, size_t bytes, Place place) {
+  if (counts_banks()) banks_.record(running_->index, pointer, bytes, place);
   Granule* granule = granules(pointer, bytes, place);
   for (size_t i = 0; i < (bytes + 1) / 2; ++i, ++granule) {
     if (granule->state == Granule::State::kUnset) fault("Unset shared memory is read", place);
@@ -65,6 +66,7 @@ void Block::check_read(const void* pointer, size_t bytes, Place place) {
 }
 
 void Block::check_write(const void* pointer, size_t bytes, Place place) {
+  if (counts_banks()) banks_.record(running_->index, pointer, bytes, place);
   Granule* granule = granules(pointer, bytes, place);
   for (size_t i = 0; i < (bytes + 1) / 2; ++i, ++granule) {
     check_atomics(*granule, place);
