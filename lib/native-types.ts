@@ -207,7 +207,8 @@ export interface NativePolicy {
 }
 
 export interface NativeLossOptions {
-  type: 'sft' | 'policy-gradient'
+  /** 'value': returns alone. */
+  type: 'sft' | 'policy-gradient' | 'value'
   temperature: number
   epsilon: number
   epsilonHigh: number
@@ -215,6 +216,11 @@ export interface NativeLossOptions {
   beta: number
   /** Default: 'k3'. */
   klEstimator?: 'k1' | 'k2' | 'k3'
+  /** Beside returns: 0 is no clip. */
+  valueClip?: number
+  valueCoefficient?: number
+  /** The gradient of the value loss ends at the head; default false. */
+  detachValue?: boolean
 }
 
 /** One micro-batch. Per-token arrays are flat over T - 1 positions per sequence (index t belongs to token t + 1). */
@@ -226,6 +232,13 @@ export interface NativeLearnerBatch {
   advantages: Float32Array | null
   oldLogProbs: Float32Array | null
   referenceLogProbs: Float32Array | null
+  /** Weights of |log p - log p_old|. */
+  driftWeights?: Float32Array | null
+  /** One ratio a sequence; default false. */
+  sequenceRatio?: boolean
+  /** What values should be, for a learner with a value head. */
+  returns?: Float32Array | null
+  oldValues?: Float32Array | null
 }
 
 export interface NativeLossStatistics {
@@ -240,6 +253,9 @@ export interface NativeLossStatistics {
   clipLow: number
   clipHigh: number
   rows: number
+  valueLoss: number
+  valueSum: number
+  valueClipped: number
   /** Flat, T - 1 a sequence; 0 where the weight is 0. */
   logProbs: Float32Array
 }
@@ -253,7 +269,17 @@ export interface NativeLearner {
   readGradient(name: string): Promise<Float32Array>
   zeroGradients(): Promise<void>
   /** Clips, updates, clears; a non-finite norm is ERR_NON_FINITE with the step left undone (gradients cleared). */
-  step(options: { learningRate: number; maxGradNorm: number }): Promise<{ gradNorm: number }>
+  step(options: {
+    learningRate: number
+    maxGradNorm: number
+    /** The model stays as it is; default false. */
+    valueHeadOnly?: boolean
+  }): Promise<{ gradNorm: number }>
+  /** The value of the state before each token but the first, flat: T - 1 a sequence. */
+  values(tokens: Int32Array, offsets: Int32Array, abort: NativeAbortToken | null): Promise<Float32Array>
+  /** [hidden] */
+  readValueHead(): Promise<Float32Array>
+  writeValueHead(values: Float32Array): Promise<void>
   /** f32 moments and step count, as one safetensors file. */
   saveState(path: string): Promise<void>
   loadState(path: string): Promise<void>
@@ -319,7 +345,15 @@ export interface NativeAddon {
   }): Promise<NativePolicy>
   createLearner(
     policy: NativePolicy,
-    options: { beta1: number; beta2: number; epsilon: number; weightDecay: number; activationBudget: number },
+    options: {
+      beta1: number
+      beta2: number
+      epsilon: number
+      weightDecay: number
+      activationBudget: number
+      /** A linear head that says what a state is worth; default false. */
+      valueHead?: boolean
+    },
   ): Promise<NativeLearner>
   /** With `repeat: n` among the arguments the result is `seconds` [n] of as many runs after a first one, nothing else. */
   kernels: Record<string, (args: Record<string, unknown>) => Promise<Record<string, ArrayBufferView>>>

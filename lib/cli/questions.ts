@@ -1,9 +1,13 @@
-import { loadQuestions, type Question } from '../data/questions.ts'
+import { type LoadQuestionsOptions, loadQuestions, type Question } from '../data/questions.ts'
 import { note } from './common.ts'
 
 /** Loads questions and says on stderr what was odd about the file. */
-export async function readQuestionFile(path: string): Promise<Question[]> {
+export async function readQuestionFile(
+  path: string,
+  answers: LoadQuestionsOptions['answers'] = 'required',
+): Promise<Question[]> {
   return loadQuestions(path, {
+    answers,
     onReport: ({ rows, kept, issues, counts }) => {
       const odd = Object.entries(counts).filter(([, count]) => count > 0)
       const list = odd.map(([kind, count]) => `${count} ${kind}`).join(', ')

@@ -171,7 +171,7 @@ function progressOf(job: MainJob): Pick<MainJobOptions, 'onPhase' | 'onStep'> {
     onStep: (record) =>
       progress?.update(
         record.step,
-        `reward ${record.reward.mean.toFixed(2)} · format ${record.format.mean.toFixed(2)} · EM ${record.exactMatch.mean.toFixed(2)}`,
+        `reward ${record.reward.mean.toFixed(2)} · format ${record.format.mean.toFixed(2)} · EM ${figure(record.exactMatch.mean ?? undefined)}`,
       ),
   }
 }

@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import type { StepRecord } from '../training/step-record.ts'
+import type { TrainerState } from '../training/trainer-state.ts'
 import { addPolicyOptions, note, type PolicyOptions } from './common.ts'
 import { addConfigOptions, givenSettings } from './config-flags.ts'
 import { defaultOutput, figure, requireFlag, runTraining } from './training-run.ts'
@@ -35,9 +36,10 @@ async function begin(command: Command, flags: TrainFlags) {
   const { readQuestionFile } = await import('./questions.ts')
   const settings = { outputDirectory: defaultOutput('train'), ...(await givenSettings(command, 'ssrl')) }
   // Wrong settings are told before a model is loaded.
-  parseConfig(settings, 'ssrl')
+  const { answerReward } = parseConfig(settings, 'ssrl')
+  const answers = answerReward === 'majorityVote' ? 'optional' : 'required'
   const source = requireFlag(flags.policy, '--policy')
-  const train = await readQuestionFile(requireFlag(flags.train, '--train'))
+  const train = await readQuestionFile(requireFlag(flags.train, '--train'), answers)
   const evaluation = flags.eval === undefined ? undefined : await readQuestionFile(flags.eval)
   const { device, dtype, threads } = flags
   const policy = await Policy.load(source, { device, dtype, threads })
@@ -49,7 +51,8 @@ async function resume(command: Command, flags: TrainFlags, folder: string) {
   const { readQuestionFile } = await import('./questions.ts')
   const trainer = await SSRLTrainer.resume(folder, {
     ...(await givenSettings(command, 'ssrl')),
-    train: flags.train === undefined ? undefined : await readQuestionFile(flags.train),
+    train:
+      flags.train === undefined ? undefined : await readQuestionFile(flags.train, await answersOf(folder)),
     evaluation: flags.eval === undefined ? undefined : await readQuestionFile(flags.eval),
     threads: flags.threads,
     onWarning: (message) => note(message),
@@ -58,12 +61,20 @@ async function resume(command: Command, flags: TrainFlags, folder: string) {
   return trainer
 }
 
+/** Which questions a run took from its file: with majority votes also those without answers. */
+async function answersOf(folder: string): Promise<'optional' | 'required'> {
+  const { findCheckpoint, readCheckpoint } = await import('../training/checkpoint.ts')
+  const { config } = await readCheckpoint<TrainerState>(await findCheckpoint(folder))
+  return config.answerReward === 'majorityVote' ? 'optional' : 'required'
+}
+
 function describe(record: StepRecord): string {
-  const { reward, format, exactMatch, evaluation } = record
+  const { reward, format, exactMatch, labels, evaluation } = record
   const parts = [
     `reward ${figure(reward.mean)}`,
     `format ${figure(format.mean)}`,
-    `EM ${figure(exactMatch.mean)}`,
+    ...(exactMatch.mean === null ? [] : [`EM ${figure(exactMatch.mean)}`]),
+    ...(labels ? [`consensus ${figure(labels.consensus)}`] : []),
   ]
   if (evaluation) parts.push(`held-out EM ${figure(evaluation.em)}`)
   return parts.join(' · ')

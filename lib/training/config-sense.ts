@@ -17,9 +17,19 @@ const needs: Partial<Record<SettingName, Need>> = {
     isMet: ({ estimator }) => estimator === 'grpo',
     reason: "estimator 'grpo': the others have a scale of their own, or none",
   },
+  ...clippingNeeds(['epsilon', 'epsilonHigh', 'dualClip']),
+  klCovCoefficient: { isMet: ({ klCovRatio }) => klCovRatio !== null, reason: 'klCovRatio' },
   maxGenerationBatches: { isMet: ({ dynamicSampling }) => dynamicSampling, reason: 'dynamicSampling: true' },
   klEstimator: { isMet: ({ beta }) => beta > 0, reason: 'beta above 0: there is no KL without' },
   klPlacement: { isMet: ({ beta }) => beta > 0, reason: 'beta above 0: there is no KL without' },
+}
+
+function clippingNeeds(names: readonly SettingName[]): Partial<Record<SettingName, Need>> {
+  const need = {
+    isMet: ({ klCovRatio }: Config) => klCovRatio === null,
+    reason: 'klCovRatio null: KL-Cov takes the place of clipping',
+  }
+  return Object.fromEntries(names.map((name) => [name, need]))
 }
 
 /** False for a setting that the others make meaningless. */
@@ -44,6 +54,7 @@ export function requireSense(config: Config, given: { [K in SettingName]?: unkno
   requireEstimator(config)
   requireReward(config)
   requireClipping(config)
+  requireRatio(config)
   if (config.evaluationTemperature === 0 && config.evaluationSamples > 1) {
     refuse(
       'Expected evaluationTemperature above 0 with evaluationSamples above 1: greedy samples are all the same',
@@ -101,6 +112,9 @@ function requireReward(config: Config): void {
   if (dynamicSampling && numGenerations < 2) {
     refuse('dynamicSampling needs numGenerations of at least 2: the rewards of one trajectory are all equal')
   }
+  if (config.answerReward === 'majorityVote' && numGenerations < 2) {
+    refuse("answerReward 'majorityVote' needs numGenerations of at least 2: one answer is its own majority")
+  }
   if (overlongBuffer !== null && overlongBuffer > maxCompletionLength) {
     refuse(
       `Expected overlongBuffer of at most maxCompletionLength (${maxCompletionLength}) but received ${overlongBuffer}`,
@@ -114,7 +128,25 @@ function requireReward(config: Config): void {
   }
 }
 
-function requireClipping({ dualClip, epsilonHigh, epsilon }: Config): void {
+function requireRatio(config: Config): void {
+  const { klCovRatio, importanceSamplingLevel, estimator, klPlacement, beta } = config
+  if (klCovRatio !== null && config.numIterations === 1 && config.numMiniBatches === 1) {
+    refuse(
+      'klCovRatio needs numIterations or numMiniBatches above 1: with one optimizer step per batch no token has moved',
+    )
+  }
+  if (importanceSamplingLevel === 'token') return
+  if (klCovRatio !== null) refuse("klCovRatio needs importanceSamplingLevel 'token': it chooses tokens")
+  if (estimator === 'reinforce_plus_plus' && klPlacement === 'reward' && beta > 0) {
+    refuse(
+      "importanceSamplingLevel 'sequence' needs one advantage per trajectory, but with klPlacement 'reward' " +
+        `${estimator} gives each token its own`,
+    )
+  }
+}
+
+function requireClipping({ dualClip, epsilonHigh, epsilon, klCovRatio }: Config): void {
+  if (klCovRatio !== null) return
   const high = epsilonHigh ?? epsilon
   if (dualClip !== null && dualClip <= 1 + high) {
     refuse(

@@ -97,7 +97,11 @@ export const settings = {
   ),
 
   // Reward
-  answerReward: ssrl(choice('exactMatch', 'f1', 'coverExactMatch'), 'exactMatch', 'Score of the answer'),
+  answerReward: ssrl(
+    choice('exactMatch', 'f1', 'coverExactMatch', 'majorityVote'),
+    'exactMatch',
+    "Score of the answer; majorityVote needs no golden answers: the majority of the group's answers is the label (TTRL)",
+  ),
   format: ssrl(
     choice('strict', 'reference'),
     'strict',
@@ -178,6 +182,20 @@ export const settings = {
     'Bound c of the ratio for negative advantages; null: none',
     { trl: 'TRL: none (delta); SSRL: 3' },
   ),
+  importanceSamplingLevel: ssrl(
+    choice('token', 'sequence'),
+    'token',
+    'A ratio for each token, or one for all tokens of a trajectory: the exponential of their mean log-ratio (GSPO, with epsilon 3e-4 and epsilonHigh 4e-4)',
+  ),
+  klCovRatio: ssrl(
+    optional(number({ above: 0, max: 1 })),
+    null,
+    'KL-Cov instead of clipping: the share of tokens, those of the largest covariance of log-prob and advantage, that are held near where they were (2e-4); null: clipping',
+    { trl: 'no such setting in TRL' },
+  ),
+  klCovCoefficient: ssrl(number({ above: 0 }), 1, 'Weight of |log p - log p_old| at those tokens', {
+    trl: 'no such setting in TRL',
+  }),
   numIterations: ssrl(
     integer({ min: 1 }),
     1,

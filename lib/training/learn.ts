@@ -4,6 +4,7 @@ import type { Trajectory } from '../rollout/trajectory.ts'
 import type { Config } from './config.ts'
 import { type Advantage, estimate } from './estimators/index.ts'
 import { klRewards } from './kl.ts'
+import { attachDriftWeights } from './kl-cov.ts'
 import type { Learner, LossOptions } from './learner.ts'
 import { type LossSequence, miniBatches, prepareSequences, type StepSequences } from './loss-batch.ts'
 import { microBatches } from './micro-batches.ts'
@@ -47,6 +48,8 @@ export async function learnFrom(
   const isReward = settings.beta > 0 && settings.klPlacement === 'reward'
   const kl = isReward ? moveKlToRewards(prepared, settings) : null
   const advantages = attachAdvantages({ trajectories, rewards }, prepared, settings)
+  if (settings.klCovRatio !== null)
+    attachDriftWeights(prepared.sequences, { ...settings, klCovRatio: settings.klCovRatio })
   const { passes, gradNorm } = await learn(learner, prepared, settings, learningRate)
   const summary = summarizePasses(passes)
   return {
@@ -145,6 +148,9 @@ export type LearnSettings = Pick<
   | 'epsilon'
   | 'epsilonHigh'
   | 'dualClip'
+  | 'importanceSamplingLevel'
+  | 'klCovRatio'
+  | 'klCovCoefficient'
   | 'beta'
   | 'klEstimator'
   | 'klPlacement'
@@ -201,9 +207,8 @@ async function accumulate(
 function lossOptions(settings: LearnSettings, normalizer: number): LossOptions {
   return {
     type: settings.lossType,
-    epsilon: settings.epsilon,
-    epsilonHigh: settings.epsilonHigh ?? settings.epsilon,
-    ...(settings.dualClip === null ? {} : { dualClip: settings.dualClip }),
+    ...clipOptions(settings),
+    importanceSamplingLevel: settings.importanceSamplingLevel,
     beta: settings.klPlacement === 'loss' ? settings.beta : 0,
     klEstimator: settings.klEstimator,
     temperature: settings.temperature,
@@ -212,7 +217,14 @@ function lossOptions(settings: LearnSettings, normalizer: number): LossOptions {
   }
 }
 
+function clipOptions({ epsilon, epsilonHigh, dualClip, klCovRatio }: LearnSettings) {
+  // KL-Cov does not clip: no ratio is below 0 or above this.
+  if (klCovRatio !== null) return { epsilon: 1, epsilonHigh: 1e30 }
+  return { epsilon, epsilonHigh: epsilonHigh ?? epsilon, ...(dualClip === null ? {} : { dualClip }) }
+}
+
 function toBatch(sequences: readonly LossSequence[]) {
+  const hasDrift = sequences.every(({ driftWeights }) => driftWeights !== undefined)
   const hasReference = sequences.every(({ referenceLogProbs }) => referenceLogProbs !== undefined)
   return {
     tokens: sequences.map(({ tokens }) => tokens),
@@ -220,6 +232,7 @@ function toBatch(sequences: readonly LossSequence[]) {
     lossWeights: sequences.map(({ lossWeights }) => lossWeights),
     advantages: sequences.map(perToken),
     oldLogProbs: sequences.map(({ oldLogProbs }) => oldLogProbs),
+    ...(hasDrift ? { driftWeights: sequences.map((sequence) => sequence.driftWeights!) } : {}),
     ...(hasReference ? { referenceLogProbs: sequences.map((sequence) => sequence.referenceLogProbs!) } : {}),
   }
 }

@@ -15,10 +15,19 @@ export interface LearnerBatch {
   oldLogProbs?: Float32Array[]
   /** Log-probs under the frozen reference, for the KL term; looked at where beta is not 0. */
   referenceLogProbs?: Float32Array[]
+  /** Weights of |log p - log p_old| in each token's loss (KL-Cov); needs oldLogProbs. Not looked at for `sft`. */
+  driftWeights?: Float32Array[]
+  /** What the value of the state before each token should be; the learner needs a value head. */
+  returns?: Float32Array[]
+  /** The values that `valueClip` counts from. */
+  oldValues?: Float32Array[]
 }
 
 export type KlEstimator = 'k1' | 'k2' | 'k3'
-export type LossType = 'sft' | 'grpo' | 'bnpo' | 'dapo' | 'dr_grpo'
+export type LossType = 'sft' | 'grpo' | 'bnpo' | 'dapo' | 'dr_grpo' | 'value'
+
+/** Whether each token has a ratio of its own, or all tokens of a sequence the exponential of their mean log-ratio. */
+export type ImportanceSamplingLevel = 'token' | 'sequence'
 
 /**
  * What is minimised: the sum over active tokens of weight · (loss of the token) / normalizer.
@@ -26,12 +35,17 @@ export type LossType = 'sft' | 'grpo' | 'bnpo' | 'dapo' | 'dr_grpo'
  * The loss of a token is -log p for `sft`. Else it is max(-A·r, -A·clip(r, 1 - epsilon, 1 + epsilonHigh)) with r =
  * p / p_old (PPO, Schulman et al. 2017), for A < 0 at most -A·dualClip (Ye et al. 2020), plus beta · KL, by d =
  * log p_ref - log p: k1 = -d, k2 = d² / 2, k3 = e^d - d - 1 (Schulman 2020). p is that of softmax(logits / temperature).
+ * With `importanceSamplingLevel: 'sequence'` r is exp(mean of log p - log p_old over the sequence), tokens weighted as in
+ * the loss (GSPO, arXiv 2507.18071, eq. 7).
  *
  * | type | weight of a token | default normalizer |
  * |---|---|---|
  * | `grpo` | its loss weight / sum of the loss weights of its sequence | number of sequences |
- * | `sft`, `bnpo`, `dapo` | its loss weight | sum of all loss weights (the number of active tokens where they are 1) |
+ * | `sft`, `bnpo`, `dapo`, `value` | its loss weight | sum of all loss weights (the number of active tokens where they are 1) |
  * | `dr_grpo` | its loss weight | number of sequences · maxCompletionLength |
+ *
+ * With `returns` R in the batch valueCoefficient · ½ max((v - R)², (clip(v, v_old - c, v_old + c) - R)²) is added, v being
+ * the value head's and c `valueClip`; `value` is that alone.
  *
  * A step of several micro-batches passes the normalizer of the whole step; then how it is cut changes nothing.
  */
@@ -47,16 +61,34 @@ export interface LossOptions {
   beta?: number
   /** Estimate of the KL in it; `'k3'` by default. The gradient of `'k1'` is 0 on average. */
   klEstimator?: KlEstimator
+  /** `'token'` by default. */
+  importanceSamplingLevel?: ImportanceSamplingLevel
   /** That of the sampling, 1 by default; above 0. */
   temperature?: number
+  /** How far a value may move from the old one; any distance by default. */
+  valueClip?: number
+  /** Weight of the value loss beside the policy's; 1 by default. */
+  valueCoefficient?: number
+  /** True: the value loss trains the value head alone. */
+  detachValue?: boolean
   /** In tokens; `dr_grpo` needs it unless `normalizer` is given. */
   maxCompletionLength?: number
   /** The denominator, above 0; that of this batch alone by default. */
   normalizer?: number
 }
 
-const lossTypes: readonly LossType[] = ['sft', 'grpo', 'bnpo', 'dapo', 'dr_grpo']
-const batchFields = ['tokens', 'lossMask', 'lossWeights', 'advantages', 'oldLogProbs', 'referenceLogProbs']
+const lossTypes: readonly LossType[] = ['sft', 'grpo', 'bnpo', 'dapo', 'dr_grpo', 'value']
+const batchFields = [
+  'tokens',
+  'lossMask',
+  'lossWeights',
+  'advantages',
+  'oldLogProbs',
+  'referenceLogProbs',
+  'driftWeights',
+  'returns',
+  'oldValues',
+]
 const lossFields = [
   'type',
   'epsilon',
@@ -64,6 +96,10 @@ const lossFields = [
   'dualClip',
   'beta',
   'klEstimator',
+  'importanceSamplingLevel',
+  'valueClip',
+  'valueCoefficient',
+  'detachValue',
   'temperature',
   'maxCompletionLength',
   'normalizer',
@@ -80,24 +116,42 @@ export function toNative(
   checkFields('the batch', batch, batchFields)
   const nativeLoss = readLoss(loss)
   const { beta } = nativeLoss
-  const isSft = nativeLoss.type === 'sft'
-  if (beta !== 0 && isSft) invalid('beta', '0, as sft has no KL term,', beta)
-  if (beta !== 0 && batch.referenceLogProbs === undefined) {
-    invalid('beta', '0, as the batch has no referenceLogProbs,', beta)
-  }
+  const isPolicy = nativeLoss.type === 'policy-gradient'
+  requireFields(batch, nativeLoss)
   const flat = new Flattener(readSequences(batch.tokens))
   const weights = readWeights(flat, batch)
   applyNormalizer(flat, weights, loss)
-  const { oldLogProbs, referenceLogProbs } = batch
+  const perToken = (name: 'oldLogProbs' | 'referenceLogProbs' | 'driftWeights' | 'returns' | 'oldValues') =>
+    batch[name] === undefined ? null : flat.join(name, batch[name], weights)
   return {
     batch: {
       ...flat.tokens(),
       weights,
-      advantages: isSft ? null : readAdvantages(flat, batch.advantages),
-      oldLogProbs: isSft || oldLogProbs === undefined ? null : flat.join('oldLogProbs', oldLogProbs, weights),
-      referenceLogProbs: beta === 0 ? null : flat.join('referenceLogProbs', referenceLogProbs, weights),
+      advantages: isPolicy ? readAdvantages(flat, batch.advantages) : null,
+      oldLogProbs: isPolicy ? perToken('oldLogProbs') : null,
+      referenceLogProbs: beta === 0 ? null : perToken('referenceLogProbs'),
+      driftWeights: isPolicy ? perToken('driftWeights') : null,
+      sequenceRatio: isPolicy && readLevel(loss.importanceSamplingLevel) === 'sequence',
+      returns: perToken('returns'),
+      oldValues: perToken('oldValues'),
     },
     loss: nativeLoss,
+  }
+}
+
+/** What a loss needs of its batch. */
+function requireFields(batch: LearnerBatch, { type, beta, valueClip }: NativeLossOptions): void {
+  if (beta !== 0 && type !== 'policy-gradient') invalid('beta', `0, as ${type} has no KL term,`, beta)
+  if (beta !== 0 && batch.referenceLogProbs === undefined) {
+    invalid('beta', '0, as the batch has no referenceLogProbs,', beta)
+  }
+  if (batch.driftWeights !== undefined && batch.oldLogProbs === undefined) {
+    invalid('driftWeights', 'no array, as the batch has no oldLogProbs,', batch.driftWeights)
+  }
+  if (type === 'value' && batch.returns === undefined) invalid('returns', 'what values should be', undefined)
+  if (type === 'sft' && batch.returns !== undefined) invalid('returns', 'no array for sft', batch.returns)
+  if (valueClip !== 0 && batch.oldValues === undefined) {
+    invalid('valueClip', 'none, as the batch has no oldValues,', valueClip)
   }
 }
 
@@ -106,19 +160,27 @@ function readLoss(loss: LossOptions): NativeLossOptions {
   if (!lossTypes.includes(loss.type)) invalid('type', `one of ${lossTypes.join(', ')}`, loss.type)
   const epsilon = numberOption('epsilon', loss.epsilon, { fallback: 0.2, least: 0 })
   return {
-    type: loss.type === 'sft' ? 'sft' : 'policy-gradient',
+    type: loss.type === 'sft' || loss.type === 'value' ? loss.type : 'policy-gradient',
     temperature: numberOption('temperature', loss.temperature, { fallback: 1, above: 0 }),
     epsilon,
     epsilonHigh: numberOption('epsilonHigh', loss.epsilonHigh, { fallback: epsilon, least: 0 }),
     dualClip: numberOption('dualClip', loss.dualClip, { fallback: 0, above: 1 }),
     beta: numberOption('beta', loss.beta, { fallback: 0, least: 0 }),
     klEstimator: readKlEstimator(loss.klEstimator),
+    valueClip: numberOption('valueClip', loss.valueClip, { fallback: 0, above: 0 }),
+    valueCoefficient: numberOption('valueCoefficient', loss.valueCoefficient, { fallback: 1, above: 0 }),
+    detachValue: loss.detachValue === true,
   }
 }
 
 function readKlEstimator(kind: unknown = 'k3'): KlEstimator {
   if (kind === 'k1' || kind === 'k2' || kind === 'k3') return kind
   return invalid('klEstimator', 'one of k1, k2, k3', kind)
+}
+
+function readLevel(level: unknown = 'token'): ImportanceSamplingLevel {
+  if (level === 'token' || level === 'sequence') return level
+  return invalid('importanceSamplingLevel', 'token or sequence', level)
 }
 
 function readSequences(tokens: unknown): Int32Array[] {
@@ -129,6 +191,11 @@ function readSequences(tokens: unknown): Int32Array[] {
     }
   }
   return tokens
+}
+
+/** Sequences one after another, and where each begins. */
+export function flatTokens(sequences: unknown): { tokens: Int32Array; offsets: Int32Array } {
+  return new Flattener(readSequences(sequences)).tokens()
 }
 
 /** Turns an array of one array a sequence into one flat array. */

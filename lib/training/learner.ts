@@ -4,7 +4,7 @@ import { runNative } from '../native-call.ts'
 import { nativePolicyOf } from '../policy/native-handle.ts'
 import type { Policy } from '../policy/policy.ts'
 import { checkFields, invalid, numberOption } from './arguments.ts'
-import { type LearnerBatch, type LossOptions, toNative } from './learner-batch.ts'
+import { flatTokens, type LearnerBatch, type LossOptions, toNative } from './learner-batch.ts'
 
 export type { LearnerBatch, LossOptions, LossType } from './learner-batch.ts'
 
@@ -24,6 +24,11 @@ export interface LearnerOptions {
    * layer's input; the result is the same bit for bit.
    */
   activationBudget?: number
+  /**
+   * A linear head on the final hidden states that says what a state is worth, for `returns` in a batch. It is the
+   * learner's, saved with its state, and not part of the policy. All its weights begin as 0. False by default.
+   */
+  valueHead?: boolean
 }
 
 /** Over the batch's active tokens (those with a weight above 0). */
@@ -44,11 +49,20 @@ export interface LossStatistics {
   ratioMax: number
   /** max |log p - log p_old|; 0 without oldLogProbs. */
   mismatch: number
+  /** The value loss, part of `loss`; 0 without returns. */
+  valueLoss: number
+  /** Mean value. */
+  value: number
+  /** Share of tokens whose value the clip holds back. */
+  valueClip: number
   /** Number of active tokens. */
   tokens: number
   /** Number of sequences. */
   sequences: number
 }
+
+/** What the addon calls the value head beside the policy's parameters. */
+const valueHeadName = 'value_head.weight'
 
 const optionFields = [
   'learningRate',
@@ -57,6 +71,7 @@ const optionFields = [
   'weightDecay',
   'maxGradNorm',
   'activationBudget',
+  'valueHead',
 ] as const
 
 /**
@@ -109,7 +124,22 @@ export class Learner {
     for (const { name } of nativePolicyOf(this.#policy).parameters()) {
       gradients.set(name, await runNative(() => learner.readGradient(name)))
     }
+    if (this.#options.valueHead) {
+      gradients.set(valueHeadName, await runNative(() => learner.readGradient(valueHeadName)))
+    }
     return gradients
+  }
+
+  /** The values of the states that tokens were sampled from: T - 1 for T tokens, index t belongs to token t + 1. */
+  async values(sequences: Int32Array[], options: { signal?: AbortSignal } = {}): Promise<Float32Array[]> {
+    checkFields('the options of values', options, ['signal'])
+    const { tokens, offsets } = flatTokens(sequences)
+    const learner = await this.#learner()
+    const values = await runNative((abort) => learner.values(tokens, offsets, abort), options.signal)
+    return sequences.map((sequence, index) => {
+      const start = offsets[index]! - index
+      return values.slice(start, start + sequence.length - 1)
+    })
   }
 
   /** Forgets the gradients since the last step. */
@@ -119,15 +149,19 @@ export class Learner {
   }
 
   /**
-   * Clips the gradients, updates the weights by AdamW (Loshchilov & Hutter 2019) and clears the gradients.
+   * Clips the gradients, updates the weights by AdamW (Loshchilov & Hutter 2019) and clears the gradients. With
+   * `valueHeadOnly` the policy stays as it is.
    * @returns the norm before clipping, and the rate that was used
    */
-  async step(options: { learningRate?: number } = {}): Promise<{ gradNorm: number; learningRate: number }> {
-    checkFields('the options of step', options, ['learningRate'])
+  async step(
+    options: { learningRate?: number; valueHeadOnly?: boolean } = {},
+  ): Promise<{ gradNorm: number; learningRate: number }> {
+    checkFields('the options of step', options, ['learningRate', 'valueHeadOnly'])
+    const { valueHeadOnly = false } = options
     const learningRate = numberOption('learningRate', options.learningRate ?? this.learningRate, { least: 0 })
     const { maxGradNorm } = this.#options
     const learner = await this.#learner()
-    const { gradNorm } = await runNative(() => learner.step({ learningRate, maxGradNorm }))
+    const { gradNorm } = await runNative(() => learner.step({ learningRate, maxGradNorm, valueHeadOnly }))
     return { gradNorm, learningRate }
   }
 
@@ -165,8 +199,8 @@ export class Learner {
   }
 
   async #create(policy: NativePolicy): Promise<NativeLearner> {
-    const { betas, epsilon, weightDecay, activationBudget } = this.#options
-    const options = { beta1: betas[0], beta2: betas[1], epsilon, weightDecay, activationBudget }
+    const { betas, epsilon, weightDecay, activationBudget, valueHead } = this.#options
+    const options = { beta1: betas[0], beta2: betas[1], epsilon, weightDecay, activationBudget, valueHead }
     try {
       return await runNative(() => loadNative().createLearner(policy, options))
     } catch (error) {
@@ -197,6 +231,7 @@ function readOptions(options: LearnerOptions): Required<LearnerOptions> {
       fallback: 2 ** 31,
       least: 0,
     }),
+    valueHead: options.valueHead === true,
   }
 }
 
@@ -204,7 +239,7 @@ function toStatistics(native: NativeLossStatistics, sequences: number): LossStat
   // Without an active token every mean is 0.
   const tokens = Math.max(native.rows, 1)
   return {
-    loss: native.loss,
+    loss: native.loss + native.valueLoss,
     policyLoss: native.policyLoss,
     kl: native.klSum / tokens,
     entropy: native.entropySum / tokens,
@@ -213,6 +248,9 @@ function toStatistics(native: NativeLossStatistics, sequences: number): LossStat
     ratioMean: native.ratioSum / tokens,
     ratioMax: native.ratioMax,
     mismatch: native.mismatch,
+    valueLoss: native.valueLoss,
+    value: native.valueSum / tokens,
+    valueClip: native.valueClipped / tokens,
     tokens: native.rows,
     sequences,
   }

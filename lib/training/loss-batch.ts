@@ -13,6 +13,8 @@ export interface LossSequence {
   oldLogProbs: Float32Array
   /** Log-probs of the frozen reference, where beta is above 0. */
   referenceLogProbs?: Float32Array | undefined
+  /** Weights of |log p - log p_old|, with KL-Cov. */
+  driftWeights?: Float32Array
   /** Rewards of single tokens, where there are any. */
   tokenRewards?: Float32Array
   /** The trajectory that it came from, and its index in the step. */

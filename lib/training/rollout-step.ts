@@ -1,8 +1,9 @@
 import { SsrlError } from '../errors.ts'
+import { mean } from '../mean.ts'
 import type { RewardPart } from '../rewards/compose.ts'
 import { type ComposedReward, compose } from '../rewards/compose.ts'
 import type { RewardFunction } from '../rewards/reward.ts'
-import { coverExactMatch, exactMatch, f1, formatReward } from '../rewards/rules.ts'
+import { coverExactMatch, exactMatch, f1, formatReward, majorityVote } from '../rewards/rules.ts'
 import { type Trajectory, type TrajectoryRecord, trajectoryRecord } from '../rollout/trajectory.ts'
 import type { Config } from './config.ts'
 
@@ -20,7 +21,7 @@ export function createReward(config: Config, own?: RewardOption): ComposedReward
     )
   }
   if (own !== undefined) return compose((own as readonly RewardPart[]).map((part) => ({ timeout, ...part })))
-  const answer = { exactMatch, f1, coverExactMatch }[config.answerReward]
+  const answer = { exactMatch, f1, coverExactMatch, majorityVote }[config.answerReward]
   return compose([
     { name: config.answerReward, reward: answer, weight: 1 - config.formatWeight, timeout },
     { name: 'format', reward: formatReward(config.format), weight: config.formatWeight, timeout },
@@ -51,3 +52,10 @@ export function trajectoryLines(
 }
 
 export const groupsOf = (trajectories: readonly Trajectory[]) => trajectories.map(({ group }) => group)
+
+/** Over trajectories whose question has golden answers; null without any. */
+export async function meanExactMatch(trajectories: readonly Trajectory[]): Promise<number | null> {
+  const known = trajectories.filter(({ goldenAnswers }) => goldenAnswers.length > 0)
+  if (known.length === 0) return null
+  return mean((await exactMatch(known, { signal: new AbortController().signal })) as number[])
+}

@@ -10,11 +10,9 @@
 import path from 'node:path'
 import type { Question } from '../data/questions.ts'
 import type { EvaluationScores } from '../evaluation/evaluate.ts'
-import { mean } from '../mean.ts'
 import { Policy } from '../policy/policy.ts'
 import { derivedSeed } from '../random-seed.ts'
 import type { ComposedReward } from '../rewards/compose.ts'
-import { exactMatch } from '../rewards/rules.ts'
 import { STOP_TAG } from '../rollout/grammar.ts'
 import type { PromptTemplate } from '../rollout/prompts.ts'
 import { dropLongPrompts, selfSearchAll } from '../rollout/self-search.ts'
@@ -27,8 +25,9 @@ import { countConstantGroups } from './estimators/index.ts'
 import { learnFrom } from './learn.ts'
 import type { Learner } from './learner.ts'
 import { memoryNow } from './machine.ts'
+import { describeLabels } from './pseudo-labels.ts'
 import { loadCheckpoint, type ResumeOptions, refuseDifferences, storedQuestions } from './resume.ts'
-import { createReward, groupsOf, type RewardOption, trajectoryLines } from './rollout-step.ts'
+import { createReward, groupsOf, meanExactMatch, type RewardOption, trajectoryLines } from './rollout-step.ts'
 import { type StepSource, sampleStep } from './sampling.ts'
 import { learningRateAt } from './schedule.ts'
 import { describeCosts, describeRollout, type StepRecord } from './step-record.ts'
@@ -37,6 +36,7 @@ import {
   createLearner,
   evaluateOnHeldOut,
   promptLimit,
+  requireGoldenAnswers,
   requireInputs,
   resolveTemplate,
   startWarnings,
@@ -84,9 +84,10 @@ export class SSRLTrainer {
   constructor(options: SSRLTrainerOptions) {
     const { policy, train, evaluation, rewards, onWarning, ...settings } = options
     this.config = parseConfig(settings, 'ssrl')
-    requireInputs(options)
-    this.policy = policy
     this.#options = options
+    requireInputs(options)
+    if (!this.#votes && rewards === undefined) requireGoldenAnswers(train)
+    this.policy = policy
     this.#reward = createReward(this.config, rewards)
     this.#loop = new TrainingLoop({
       trainer: 'ssrl',
@@ -150,6 +151,11 @@ export class SSRLTrainer {
     await this.#loop.prepare()
     await this.#learner!.loadState(path.join(directory, 'optimizer.safetensors'))
     this.#loop.restore(state)
+  }
+
+  /** The reward is the majority's, not the user's own. */
+  get #votes(): boolean {
+    return this.config.answerReward === 'majorityVote' && this.#options.rewards === undefined
   }
 
   /** Optimizer steps done. */
@@ -238,7 +244,8 @@ export class SSRLTrainer {
         epoch: order.epoch,
         learningRate,
         ...describeRollout(trajectories, rewards, parts),
-        exactMatch: { mean: mean((await exactMatch(trajectories, { signal: never() })) as number[]) },
+        exactMatch: { mean: await meanExactMatch(trajectories) },
+        ...(this.#votes ? { labels: describeLabels(trajectories) } : {}),
         sampling,
         ...statistics,
         zeroVarianceGroups: countConstantGroups(rewards, groupsOf(trajectories)),

@@ -3,6 +3,7 @@ import { mean } from '../mean.ts'
 import type { Trajectory } from '../rollout/trajectory.ts'
 import { standardDeviation } from './estimators/whiten.ts'
 import type { LossStatistics } from './learner.ts'
+import type { PseudoLabels } from './pseudo-labels.ts'
 
 /** What is written about every optimizer step. Means are over the trajectories of the step unless said otherwise. */
 export interface StepRecord {
@@ -20,7 +21,10 @@ export interface StepRecord {
   rewardParts: Record<string, number>
   nullRewards: number
   format: { mean: number }
-  exactMatch: { mean: number }
+  /** Over the trajectories whose question has golden answers; null without any. */
+  exactMatch: { mean: number | null }
+  /** With answerReward 'majorityVote'. */
+  labels?: PseudoLabels
   /** Completion tokens; `truncated` is the share that hit the length limit. */
   length: { mean: number; min: number; max: number; truncated: number }
   /** Closed searches per trajectory; `share` is the share with at least one. */
@@ -101,7 +105,7 @@ function extremes(values: readonly number[]): { min: number; max: number } {
 }
 
 /** The learner's statistics of one pass over one micro-batch. */
-export type PassStatistics = Omit<LossStatistics, 'sequences'>
+export type PassStatistics = Omit<LossStatistics, 'sequences' | 'valueLoss' | 'value' | 'valueClip'>
 
 export type LearningStatistics = Pick<
   StepRecord,

@@ -24,6 +24,20 @@ export function requireInputs({
   if (evaluation !== undefined) requireQuestions(evaluation, 'evaluation')
 }
 
+/**
+ * What a reward by golden answers needs.
+ *
+ * @throws SsrlError `ERR_INVALID_CONFIG` when no question has one
+ */
+export function requireGoldenAnswers(train: readonly Question[]): void {
+  if (train.some(({ goldenAnswers }) => goldenAnswers.length > 0)) return
+  throw new SsrlError(
+    'ERR_INVALID_CONFIG',
+    "Expected training questions with golden answers but none has any: answerReward 'majorityVote' and rewards of " +
+      'your own need none',
+  )
+}
+
 function requireQuestions(value: unknown, name: string): asserts value is Question[] {
   if (!Array.isArray(value) || value.length === 0) {
     throw new SsrlError(

@@ -22,8 +22,11 @@ struct LearnerState {
 // arrays.
 struct BatchCopy {
   std::vector<int32_t> tokens, offsets;
-  std::vector<float> weights, advantages, old_log_probs, reference_log_probs;
-  bool has_advantages = false, has_old = false, has_reference = false;
+  std::vector<float> weights, advantages, old_log_probs, reference_log_probs, drift_weights, returns,
+      old_values;
+  bool has_advantages = false, has_old = false, has_reference = false, has_drift = false;
+  bool has_returns = false, has_old_values = false;
+  bool sequence_ratio = false;
 
   LearnerBatch view() const {
     const auto optional = [](bool given, const std::vector<float>& values) {
@@ -33,7 +36,11 @@ struct BatchCopy {
             .weights = weights.data(),
             .advantages = optional(has_advantages, advantages),
             .old_log_probs = optional(has_old, old_log_probs),
-            .reference_log_probs = optional(has_reference, reference_log_probs)};
+            .reference_log_probs = optional(has_reference, reference_log_probs),
+            .drift_weights = optional(has_drift, drift_weights),
+            .sequence_ratio = sequence_ratio,
+            .returns = optional(has_returns, returns),
+            .old_values = optional(has_old_values, old_values)};
   }
 };
 
@@ -52,6 +59,10 @@ bool floats_of(const Napi::Object& object, const char* name, size_t count, bool 
                            std::to_string(out->size()));
 }
 
+bool flag_of(const Napi::Value& value) {
+  return value.IsBoolean() && value.As<Napi::Boolean>().Value();
+}
+
 BatchCopy read_batch(const Napi::Object& object, const ModelConfig& config) {
   BatchCopy batch;
   batch.tokens = int32_array_of(object.Get("tokens"), "tokens");
@@ -65,30 +76,52 @@ BatchCopy read_batch(const Napi::Object& object, const ModelConfig& config) {
   batch.has_advantages = floats_of(object, "advantages", values, false, &batch.advantages);
   batch.has_old = floats_of(object, "oldLogProbs", values, false, &batch.old_log_probs);
   batch.has_reference = floats_of(object, "referenceLogProbs", values, false, &batch.reference_log_probs);
+  batch.has_drift = floats_of(object, "driftWeights", values, false, &batch.drift_weights);
+  if (batch.has_drift && !batch.has_old) refuse(object.Env(), "Expected oldLogProbs beside driftWeights");
+  batch.has_returns = floats_of(object, "returns", values, false, &batch.returns);
+  batch.has_old_values = floats_of(object, "oldValues", values, false, &batch.old_values);
+  batch.sequence_ratio = flag_of(object.Get("sequenceRatio"));
   return batch;
 }
 
-ops::PolicyLossOptions read_loss(const Napi::Object& object, const BatchCopy& batch) {
+ops::KlEstimator kl_estimator_of(const Napi::Value& value) {
+  const std::string name = value.IsUndefined() ? "k3" : string_of(value, "klEstimator");
+  if (name == "k1") return ops::KlEstimator::kK1;
+  if (name == "k2") return ops::KlEstimator::kK2;
+  if (name != "k3") refuse(value.Env(), "Expected 'k1', 'k2' or 'k3' for klEstimator");
+  return ops::KlEstimator::kK3;
+}
+
+ValueLossOptions read_value_loss(const Napi::Object& object, const BatchCopy& batch) {
+  ValueLossOptions value;
+  if (!batch.has_returns) return value;
+  value.clip = number_of(object.Get("valueClip"), "valueClip");
+  value.coefficient = number_of(object.Get("valueCoefficient"), "valueCoefficient");
+  value.detached = flag_of(object.Get("detachValue"));
+  if (!(value.clip >= 0) || !(value.coefficient > 0)) {
+    refuse(object.Env(), "Expected a valueClip of at least 0 and a valueCoefficient above 0");
+  }
+  if (value.clip > 0 && !batch.has_old_values) {
+    refuse(object.Env(), "Expected oldValues, as valueClip is not 0");
+  }
+  return value;
+}
+
+PassLoss read_loss(const Napi::Object& object, const BatchCopy& batch) {
   const auto number = [&](const char* name) { return float(number_of(object.Get(name), name)); };
   const std::string name = string_of(object.Get("type"), "type");
-  if (name != "sft" && name != "policy-gradient") {
-    refuse(object.Env(), "Expected 'sft' or 'policy-gradient' for type");
+  if (name != "sft" && name != "policy-gradient" && name != "value") {
+    refuse(object.Env(), "Expected 'sft', 'policy-gradient' or 'value' for type");
   }
-  const Napi::Value given = object.Get("klEstimator");
-  const std::string kl = given.IsUndefined() ? "k3" : string_of(given, "klEstimator");
-  if (kl != "k1" && kl != "k2" && kl != "k3") {
-    refuse(object.Env(), "Expected 'k1', 'k2' or 'k3' for klEstimator");
-  }
+  if (name == "value" && !batch.has_returns) refuse(object.Env(), "Expected returns for a loss of values");
   const ops::PolicyLossOptions loss = {
-      .type = name == "sft" ? ops::LossType::kSft : ops::LossType::kPolicyGradient,
+      .type = name == "policy-gradient" ? ops::LossType::kPolicyGradient : ops::LossType::kSft,
       .temperature = number("temperature"),
       .epsilon = number("epsilon"),
       .epsilon_high = number("epsilonHigh"),
       .dual_clip = number("dualClip"),
       .beta = number("beta"),
-      .kl = kl == "k1"   ? ops::KlEstimator::kK1
-            : kl == "k2" ? ops::KlEstimator::kK2
-                         : ops::KlEstimator::kK3};
+      .kl = kl_estimator_of(object.Get("klEstimator"))};
   if (!(loss.temperature > 0)) refuse(object.Env(), "Expected a temperature above 0");
   if (loss.type == ops::LossType::kPolicyGradient) {
     if (!batch.has_advantages) refuse(object.Env(), "Expected advantages for a policy-gradient loss");
@@ -96,17 +129,26 @@ ops::PolicyLossOptions read_loss(const Napi::Object& object, const BatchCopy& ba
       refuse(object.Env(), "Expected referenceLogProbs, as beta is not 0");
     }
   }
-  return loss;
+  return {.has_policy = name != "value", .policy = loss, .value = read_value_loss(object, batch)};
 }
 
 Napi::Value statistics_to_js(Napi::Env env, const LearnerStatistics& statistics) {
-  const ops::PolicyLossStatistics& s = statistics.loss;
+  const ops::PolicyLossStatistics& s = statistics.loss.policy;
+  const ValueLossStatistics& v = statistics.loss.value;
   Napi::Object result = Napi::Object::New(env);
-  const std::pair<const char*, double> numbers[] = {
-      {"loss", s.loss},          {"policyLoss", s.policy_loss},   {"klSum", s.kl},
-      {"entropySum", s.entropy}, {"ratioSum", s.ratio},           {"ratioMax", s.ratio_max},
-      {"mismatch", s.mismatch},  {"clipLow", double(s.clip_low)}, {"clipHigh", double(s.clip_high)},
-      {"rows", double(s.rows)}};
+  const std::pair<const char*, double> numbers[] = {{"loss", s.loss},
+                                                    {"policyLoss", s.policy_loss},
+                                                    {"klSum", s.kl},
+                                                    {"entropySum", s.entropy},
+                                                    {"ratioSum", s.ratio},
+                                                    {"ratioMax", s.ratio_max},
+                                                    {"mismatch", s.mismatch},
+                                                    {"clipLow", double(s.clip_low)},
+                                                    {"clipHigh", double(s.clip_high)},
+                                                    {"rows", double(s.rows)},
+                                                    {"valueLoss", v.loss},
+                                                    {"valueSum", v.value},
+                                                    {"valueClipped", double(v.clipped)}};
   for (const auto& [name, value] : numbers) result.Set(name, Napi::Number::New(env, value));
   result.Set("logProbs", to_float32_array(env, statistics.log_probs));
   return result;
@@ -120,16 +162,18 @@ class LearnerObject : public Napi::ObjectWrap<LearnerObject> {
   }
 
   static void define(Napi::Env env) {
-    Environment::of(env)->constructors["Learner"] =
-        Napi::Persistent(DefineClass(env, "Learner",
-                                     {InstanceMethod("accumulate", &LearnerObject::accumulate),
-                                      InstanceMethod("readGradient", &LearnerObject::read_gradient),
-                                      InstanceMethod("zeroGradients", &LearnerObject::zero_gradients),
-                                      InstanceMethod("step", &LearnerObject::step),
-                                      InstanceMethod("saveState", &LearnerObject::save_state),
-                                      InstanceMethod("loadState", &LearnerObject::load_state),
-                                      InstanceAccessor("steps", &LearnerObject::steps, nullptr),
-                                      InstanceMethod("dispose", &LearnerObject::dispose)}));
+    Environment::of(env)->constructors["Learner"] = Napi::Persistent(DefineClass(
+        env, "Learner",
+        {InstanceMethod("accumulate", &LearnerObject::accumulate),
+         InstanceMethod("readGradient", &LearnerObject::read_gradient),
+         InstanceMethod("zeroGradients", &LearnerObject::zero_gradients),
+         InstanceMethod("step", &LearnerObject::step), InstanceMethod("values", &LearnerObject::values),
+         InstanceMethod("readValueHead", &LearnerObject::read_value_head),
+         InstanceMethod("writeValueHead", &LearnerObject::write_value_head),
+         InstanceMethod("saveState", &LearnerObject::save_state),
+         InstanceMethod("loadState", &LearnerObject::load_state),
+         InstanceAccessor("steps", &LearnerObject::steps, nullptr),
+         InstanceMethod("dispose", &LearnerObject::dispose)}));
   }
 
  private:
@@ -138,18 +182,27 @@ class LearnerObject : public Napi::ObjectWrap<LearnerObject> {
     return state_;
   }
 
-  // Runs `work`, which takes (Learner&, const AbortFlag*), on the compute thread.
+  // Runs `work`, which takes (Learner&, const AbortFlag*) and perhaps the PolicyState&, on the compute
+  // thread.
   template <typename T, typename Work, typename Finish>
   Napi::Value run(const Napi::CallbackInfo& info, AsyncOptions options, Work work, Finish finish) {
     auto s = state(info);
     return run_on_policy<T>(
         Value(), s->policy, std::move(options),
-        [s, work = std::move(work)](PolicyState&, const AbortFlag* abort) -> Result<T> {
-          Result<T> result = work(*s->learner, abort);
+        [s, work = std::move(work)](PolicyState& policy, const AbortFlag* abort) -> Result<T> {
+          Result<T> result = call(work, *s->learner, abort, policy);
           s->steps = s->learner->steps();
           return result;
         },
         std::move(finish));
+  }
+  template <typename Work>
+  static auto call(const Work& work, Learner& learner, const AbortFlag* abort, PolicyState& policy) {
+    if constexpr (std::is_invocable_v<const Work&, Learner&, const AbortFlag*, PolicyState&>) {
+      return work(learner, abort, policy);
+    } else {
+      return work(learner, abort);
+    }
   }
   template <typename Work>
   Napi::Value run(const Napi::CallbackInfo& info, Work work) {
@@ -165,7 +218,7 @@ class LearnerObject : public Napi::ObjectWrap<LearnerObject> {
   Napi::Value accumulate(const Napi::CallbackInfo& info) {
     auto batch = std::make_shared<const BatchCopy>(
         read_batch(object_of(info[0], "batch"), state(info)->policy->config));
-    const ops::PolicyLossOptions loss = read_loss(object_of(info[1], "loss"), *batch);
+    const PassLoss loss = read_loss(object_of(info[1], "loss"), *batch);
     return run<LearnerStatistics>(
         info, {.abort = abort_flag_of(info[2])},
         [batch, loss](Learner& learner, const AbortFlag* abort) {
@@ -196,11 +249,12 @@ class LearnerObject : public Napi::ObjectWrap<LearnerObject> {
       refuse(info.Env(),
              "Expected a learningRate of at least 0 and a maxGradNorm above 0 (Infinity: no clipping)");
     }
+    const StepOptions step{rate, most, flag_of(options.Get("valueHeadOnly"))};
     return run<double>(
         info, {},
-        [rate, most](Learner& learner, const AbortFlag*) -> Result<double> {
+        [step](Learner& learner, const AbortFlag*) -> Result<double> {
           double norm = 0;
-          SSRL_RETURN_IF_ERROR(learner.step(rate, most, &norm));
+          SSRL_RETURN_IF_ERROR(learner.step(step, &norm));
           return norm;
         },
         [](Napi::Env env, double norm) -> Napi::Value {
@@ -208,6 +262,47 @@ class LearnerObject : public Napi::ObjectWrap<LearnerObject> {
           result.Set("gradNorm", norm);
           return result;
         });
+  }
+
+  // values(tokens, offsets, abort)
+  Napi::Value values(const Napi::CallbackInfo& info) {
+    auto batch = std::make_shared<BatchCopy>();
+    batch->tokens = int32_array_of(info[0], "tokens");
+    batch->offsets = int32_array_of(info[1], "offsets");
+    if (batch->offsets.empty()) refuse(info.Env(), "Expected at least one offset but received none");
+    const Sequences sequences = batch->view().sequences;
+    throw_if_error(info.Env(),
+                   check_sequences(state(info)->policy->config, sequences, int64_t(batch->tokens.size())));
+    return run<std::vector<float>>(
+        info, {.abort = abort_flag_of(info[2])},
+        [batch](Learner& learner, const AbortFlag* abort, PolicyState& policy) -> Result<std::vector<float>> {
+          if (learner.value_head() == nullptr) return invalid_arg("Expected a learner with a value head");
+          return state_values(*policy.model, policy.workspace, *learner.value_head(), batch->view().sequences,
+                              abort);
+        },
+        [](Napi::Env env, std::vector<float>& values) { return to_float32_array(env, values); });
+  }
+
+  Napi::Value read_value_head(const Napi::CallbackInfo& info) {
+    return run<std::vector<float>>(
+        info, {},
+        [](Learner& learner, const AbortFlag*) -> Result<std::vector<float>> {
+          ValueHead* head = learner.value_head();
+          if (head == nullptr) return invalid_arg("Expected a learner with a value head");
+          return head->read(head->weight());
+        },
+        [](Napi::Env env, std::vector<float>& values) { return to_float32_array(env, values); });
+  }
+
+  Napi::Value write_value_head(const Napi::CallbackInfo& info) {
+    return run(info, [values = float32_array_of(info[0], "values")](Learner& learner) -> Status {
+      ValueHead* head = learner.value_head();
+      if (head == nullptr || int64_t(values.size()) != head->width()) {
+        return invalid_arg("Expected one value a hidden unit, and a learner with a value head");
+      }
+      SSRL_RETURN_IF_ERROR(head->write(head->weight(), values));
+      return head->repack();
+    });
   }
 
   Napi::Value save_state(const Napi::CallbackInfo& info) {
@@ -235,7 +330,8 @@ LearnerOptions read_options(const Napi::Object& object) {
                                   .beta2 = number("beta2"),
                                   .epsilon = number("epsilon"),
                                   .weight_decay = number("weightDecay"),
-                                  .activation_budget = budget < 1e18 ? int64_t(budget) : int64_t(1e18)};
+                                  .activation_budget = budget < 1e18 ? int64_t(budget) : int64_t(1e18),
+                                  .value_head = flag_of(object.Get("valueHead"))};
   const bool betas = options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1;
   if (!betas || !(options.epsilon > 0) || !(options.weight_decay >= 0) || options.activation_budget < 0) {
     refuse(object.Env(),

@@ -16,14 +16,26 @@ struct PackedRows {
   std::vector<int64_t> flat;  // [active.count()] index into the batch's per-token arrays
 };
 
-void add_active(const LearnerBatch& batch, int64_t row, int64_t flat, int32_t target, PackedRows* packed) {
+struct ActiveToken {
+  int64_t row;       // in the packed batch
+  int64_t flat;      // in the per-token arrays
+  int64_t sequence;  // in the batch
+  int32_t target;
+};
+
+void add_active(const LearnerBatch& batch, const ActiveToken& token, PackedRows* packed) {
+  const int64_t flat = token.flat;
   ActiveRows& active = packed->active;
-  active.rows.push_back(row);
-  active.targets.push_back(target);
+  active.rows.push_back(token.row);
+  active.targets.push_back(token.target);
   active.weights.push_back(batch.weights[flat]);
   if (batch.advantages) active.advantages.push_back(batch.advantages[flat]);
   if (batch.old_log_probs) active.old_log_probs.push_back(batch.old_log_probs[flat]);
   if (batch.reference_log_probs) active.reference_log_probs.push_back(batch.reference_log_probs[flat]);
+  if (batch.drift_weights) active.drift_weights.push_back(batch.drift_weights[flat]);
+  if (batch.returns) active.returns.push_back(batch.returns[flat]);
+  if (batch.old_values) active.old_values.push_back(batch.old_values[flat]);
+  if (batch.sequence_ratio) active.sequences.push_back(int32_t(token.sequence));
   packed->flat.push_back(flat);
 }
 
@@ -39,7 +51,7 @@ PackedRows pack_rows(const LearnerBatch& batch) {
     packed.packing.add(tokens, rows, inactive);
     for (int64_t i = inactive; i < rows; ++i) {
       if (batch.weights[first + i] == 0) continue;
-      add_active(batch, packed.packing.path()[i], first + i, tokens[i + 1], &packed);
+      add_active(batch, {packed.packing.path()[i], first + i, s, tokens[i + 1]}, &packed);
     }
     first += values;
   }
@@ -60,27 +72,36 @@ Result<std::unique_ptr<Learner>> Learner::create(Model& model, const LearnerOpti
     if (status.ok()) status = ops.fill_zero(buffer->data(), bytes);
     if (!status.ok()) return status;
   }
+  if (!options.value_head) return learner;
+  auto head = ValueHead::create(model);
+  if (!head.ok()) return head.status();
+  learner->value_head_ = std::move(head.value());
   return learner;
 }
 
-Status Learner::run(const LearnerBatch& batch, const ops::PolicyLossOptions& loss, const AbortFlag* abort,
+Status Learner::run(const LearnerBatch& batch, const PassLoss& loss, const AbortFlag* abort,
                     LearnerStatistics* statistics) {
+  if (value_head_ == nullptr && (batch.returns || !loss.has_policy)) {
+    return invalid_arg("Expected a learner with a value head for a loss of values");
+  }
   const Sequences& sequences = batch.sequences;
   statistics->log_probs.assign(sequences.offsets[sequences.count] - sequences.count, 0.0f);
   const PackedRows packed = pack_rows(batch);
   if (packed.active.count() == 0) return {};
   std::vector<float> log_probs(packed.active.count());
-  SSRL_RETURN_IF_ERROR(pass_.run(packed.packing.batch(), packed.active, loss, gradients_.floats(),
-                                 log_probs.data(), &statistics->loss, abort));
+  SSRL_RETURN_IF_ERROR(pass_.run(packed.packing.batch(), packed.active, loss, value_head_.get(),
+                                 gradients_.floats(), log_probs.data(), &statistics->loss, abort));
   for (size_t i = 0; i < log_probs.size(); ++i) statistics->log_probs[packed.flat[i]] = log_probs[i];
-  if (!std::isfinite(statistics->loss.loss)) {
-    return {Code::kNonFinite, "Expected a finite loss but received " + std::to_string(statistics->loss.loss) +
+  if (!loss.has_policy) statistics->loss.policy.rows = packed.active.count();
+  const double total = statistics->loss.policy.loss + statistics->loss.value.loss;
+  if (!std::isfinite(total)) {
+    return {Code::kNonFinite, "Expected a finite loss but received " + std::to_string(total) +
                                   "; lower the learning rate or look for extreme advantages and log-probs"};
   }
   return {};
 }
 
-Result<LearnerStatistics> Learner::accumulate(const LearnerBatch& batch, const ops::PolicyLossOptions& loss,
+Result<LearnerStatistics> Learner::accumulate(const LearnerBatch& batch, const PassLoss& loss,
                                               const AbortFlag* abort) {
   LearnerStatistics statistics;
   const Status status = run(batch, loss, abort, &statistics);
@@ -90,6 +111,7 @@ Result<LearnerStatistics> Learner::accumulate(const LearnerBatch& batch, const o
 }
 
 Result<std::vector<float>> Learner::read_gradient(const std::string& name) const {
+  if (value_head_ != nullptr && name == kValueHeadName) return value_head_->read(value_head_->gradient());
   const auto found = model_.find(name);
   if (!found.ok()) return found.status();
   const Parameter& parameter = *found.value();
@@ -101,14 +123,29 @@ Result<std::vector<float>> Learner::read_gradient(const std::string& name) const
 }
 
 Status Learner::zero_gradients() {
+  if (value_head_ != nullptr) SSRL_RETURN_IF_ERROR(value_head_->zero_gradient());
   return model_.ops().fill_zero(gradients_.data(), gradients_.bytes());
 }
 
-Status Learner::step(double learning_rate, double max_gradient_norm, double* gradient_norm) {
+Status Learner::sum_of_squares(bool value_head_only, double* squares) {
   ops::Ops& ops = model_.ops();
-  const int64_t count = model_.layout().elements;
+  *squares = 0;
+  if (!value_head_only) {
+    SSRL_RETURN_IF_ERROR(ops.sum_of_squares(gradients_.floats(), model_.layout().elements, squares));
+  }
+  if (value_head_ == nullptr) return {};
+  double own = 0;
+  SSRL_RETURN_IF_ERROR(ops.sum_of_squares(value_head_->gradient().floats(), value_head_->width(), &own));
+  *squares += own;
+  return {};
+}
+
+Status Learner::step(const StepOptions& options, double* gradient_norm) {
+  if (options.value_head_only && value_head_ == nullptr) {
+    return invalid_arg("Expected a learner with a value head for a step of it alone");
+  }
   double squares = 0;
-  SSRL_RETURN_IF_ERROR(ops.sum_of_squares(gradients_.floats(), count, &squares));
+  SSRL_RETURN_IF_ERROR(sum_of_squares(options.value_head_only, &squares));
   *gradient_norm = std::sqrt(squares);
   if (!std::isfinite(squares)) {
     SSRL_RETURN_IF_ERROR(zero_gradients());
@@ -116,23 +153,27 @@ Status Learner::step(double learning_rate, double max_gradient_norm, double* gra
                                   std::to_string(*gradient_norm) +
                                   "; the step was left undone and the gradients cleared"};
   }
-  SSRL_RETURN_IF_ERROR(model_.make_unique());
-  const double scale = std::min(1.0, max_gradient_norm / (*gradient_norm + 1e-6));
-  SSRL_RETURN_IF_ERROR(model_.update({.weight = nullptr,
-                                      .packed = nullptr,
-                                      .gradient = gradients_.floats(),
-                                      .first_moment = first_moments_.floats(),
-                                      .second_moment = second_moments_.floats(),
-                                      .count = 0,
-                                      .learning_rate = learning_rate,
-                                      .beta1 = options_.beta1,
-                                      .beta2 = options_.beta2,
-                                      .epsilon = options_.epsilon,
-                                      .weight_decay = options_.weight_decay,
-                                      .step = steps_ + 1,
-                                      .gradient_scale = float(scale)}));
-  ++steps_;
+  ops::AdamW shared = {};
+  shared.learning_rate = options.learning_rate;
+  shared.beta1 = options_.beta1;
+  shared.beta2 = options_.beta2;
+  shared.epsilon = options_.epsilon;
+  shared.weight_decay = options_.weight_decay;
+  shared.gradient_scale = float(std::min(1.0, options.max_gradient_norm / (*gradient_norm + 1e-6)));
+  if (!options.value_head_only) SSRL_RETURN_IF_ERROR(step_model(shared));
+  if (value_head_ != nullptr) SSRL_RETURN_IF_ERROR(value_head_->step(shared));
   return zero_gradients();
+}
+
+Status Learner::step_model(ops::AdamW settings) {
+  SSRL_RETURN_IF_ERROR(model_.make_unique());
+  settings.gradient = gradients_.floats();
+  settings.first_moment = first_moments_.floats();
+  settings.second_moment = second_moments_.floats();
+  settings.step = steps_ + 1;
+  SSRL_RETURN_IF_ERROR(model_.update(settings));
+  ++steps_;
+  return {};
 }
 
 }  // namespace ssrl

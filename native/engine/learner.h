@@ -13,9 +13,13 @@ namespace ssrl {
 class TensorFile;
 struct TensorInfo;
 
+// What the weights of a learner's value head are called beside the model's parameters.
+constexpr const char* kValueHeadName = "value_head.weight";
+
 struct LearnerOptions {
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
   int64_t activation_budget = 0;  // bytes of activations that may be kept for the backward pass
+  bool value_head = false;        // the learner also has a head that says what a state is worth
 };
 
 // A micro-batch. Per-token arrays are flat, T - 1 values a sequence: value t belongs to token t + 1.
@@ -25,11 +29,21 @@ struct LearnerBatch {
   const float* advantages;           // or null for kSft
   const float* old_log_probs;        // or null: ratio 1
   const float* reference_log_probs;  // or null when beta is 0
+  const float* drift_weights;        // of |log p - log p_old|, or null; needs old_log_probs
+  bool sequence_ratio;               // one ratio a sequence: the exponential of its mean log-ratio
+  const float* returns;              // or null: no value loss
+  const float* old_values;           // or null: values are not clipped
 };
 
 struct LearnerStatistics {
-  ops::PolicyLossStatistics loss;
+  PassStatistics loss;
   std::vector<float> log_probs;  // flat like the batch; 0 where the weight is 0
+};
+
+struct StepOptions {
+  double learning_rate;
+  double max_gradient_norm;
+  bool value_head_only = false;  // the model stays as it is
 };
 
 class Learner {
@@ -40,7 +54,7 @@ class Learner {
 
   // Forward and backward; adds to the gradients. kNonFinite, kAborted and other failures in the middle of the
   // work clear the gradients of all micro-batches so far, since part of this one's may be in them.
-  Result<LearnerStatistics> accumulate(const LearnerBatch& batch, const ops::PolicyLossOptions& loss,
+  Result<LearnerStatistics> accumulate(const LearnerBatch& batch, const PassLoss& loss,
                                        const AbortFlag* abort);
 
   // Of one parameter, by its Hugging Face name.
@@ -51,7 +65,10 @@ class Learner {
   // updates by AdamW with decoupled decay, repacks, clears the gradients. kNonFinite leaves weights and
   // moments as they are and clears the gradients. kOutOfMemory where a clone shares the weights and a copy
   // doesn't fit.
-  Status step(double learning_rate, double max_gradient_norm, double* gradient_norm);
+  Status step(const StepOptions& options, double* gradient_norm);
+
+  // Null without one.
+  ValueHead* value_head() { return value_head_.get(); }
 
   // The moments and the step count as a safetensors file.
   Status save_state(const std::string& path) const;
@@ -64,14 +81,18 @@ class Learner {
  private:
   Learner(Model& model, const LearnerOptions& options)
       : model_(model), options_(options), pass_(model, options.activation_budget) {}
-  Status run(const LearnerBatch& batch, const ops::PolicyLossOptions& loss, const AbortFlag* abort,
+  Status run(const LearnerBatch& batch, const PassLoss& loss, const AbortFlag* abort,
              LearnerStatistics* statistics);
+  Status sum_of_squares(bool value_head_only, double* squares);
+  Status step_model(ops::AdamW settings);
+  Status read_value_head(const TensorFile& file);
   Status read_moments(const TensorFile& file, const std::vector<const TensorInfo*>& found);
 
   Model& model_;
   LearnerOptions options_;
   TrainingPass pass_;
   Buffer gradients_, first_moments_, second_moments_;  // laid out like the model's slab
+  std::unique_ptr<ValueHead> value_head_;
   int64_t steps_ = 0;
 };
 

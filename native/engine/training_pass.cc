@@ -5,10 +5,29 @@
 #include "engine/packing.h"
 
 namespace ssrl {
+namespace {
 
-Status TrainingPass::run(const PackedBatch& batch, const ActiveRows& active,
-                         const ops::PolicyLossOptions& loss, float* slab, float* log_probs,
-                         ops::PolicyLossStatistics* statistics, const AbortFlag* abort) {
+// The mean log-ratio of each row's sequence, its rows weighted as in the loss: then the gradients of its rows
+// add up to that of the sequence's loss.
+std::vector<float> mean_log_ratios(const ActiveRows& active, const std::vector<float>& log_probs) {
+  std::vector<float> means(log_probs.size());
+  for (size_t first = 0, end = 0; first < means.size(); first = end) {
+    double sum = 0, weights = 0;
+    for (; end < means.size() && active.sequences[end] == active.sequences[first]; ++end) {
+      const double weight = active.weights[end];
+      sum += weight * (double(log_probs[end]) - double(active.old_log_probs[end]));
+      weights += weight;
+    }
+    std::fill(means.begin() + int64_t(first), means.begin() + int64_t(end), float(sum / weights));
+  }
+  return means;
+}
+
+}  // namespace
+
+Status TrainingPass::run(const PackedBatch& batch, const ActiveRows& active, const PassLoss& loss,
+                         ValueHead* values, float* slab, float* log_probs, PassStatistics* statistics,
+                         const AbortFlag* abort) {
   const int32_t last = *std::max_element(batch.positions, batch.positions + batch.rows);
   SSRL_RETURN_IF_ERROR(model_.reserve_positions(int64_t(last) + 1));
   PackedKeyValues key_values(model_, gathered_, batch);
@@ -16,11 +35,22 @@ Status TrainingPass::run(const PackedBatch& batch, const ActiveRows& active,
   // What can't do with less comes before the activations, which take what is left.
   SSRL_RETURN_IF_ERROR(key_values.reserve());
   SSRL_RETURN_IF_ERROR(reserve_backward(context));
-  const size_t head_bytes = model_.ops().policy_loss_scratch(model_.head());
+  const size_t head_bytes = std::max(model_.ops().policy_loss_scratch(model_.head()),
+                                     model_.ops().log_probs_scratch(model_.head()));
   SSRL_RETURN_IF_ERROR(head_scratch_.reserve(model_.ops(), head_bytes));
   SSRL_RETURN_IF_ERROR(activations_.reserve(model_, batch.rows, active.count(), budget_));
   SSRL_RETURN_IF_ERROR(forward(batch, key_values, abort));
-  SSRL_RETURN_IF_ERROR(head(active, loss, slab, log_probs, statistics));
+  SSRL_RETURN_IF_ERROR(final_norm(active));
+  if (loss.has_policy) {
+    SSRL_RETURN_IF_ERROR(policy_head(active, loss.policy, slab, log_probs, &statistics->policy));
+  }
+  if (!active.returns.empty()) {
+    const ValueRows rows{activations_.hidden(), active.weights.data(), active.returns.data(),
+                         active.old_values.empty() ? nullptr : active.old_values.data(), active.count()};
+    SSRL_RETURN_IF_ERROR(
+        values->learn(rows, loss.value, activations_.hidden_gradient(), loss.has_policy, &statistics->value));
+  }
+  if (!loss.has_policy && loss.value.detached) return {};
   SSRL_RETURN_IF_ERROR(backward_final_norm(batch, active, slab));
   return backward(context, key_values, abort);
 }
@@ -37,25 +67,33 @@ Status TrainingPass::forward(const PackedBatch& batch, KeyValues& key_values, co
 }
 
 // Only rows that enter the loss reach the final norm and the vocabulary.
-Status TrainingPass::head(const ActiveRows& active, const ops::PolicyLossOptions& loss, float* slab,
-                          float* log_probs, ops::PolicyLossStatistics* statistics) {
+Status TrainingPass::final_norm(const ActiveRows& active) {
   const ModelConfig& c = model_.config();
-  const Layout& layout = model_.layout();
   ops::Ops& ops = model_.ops();
   SSRL_RETURN_IF_ERROR(ops.gather_rows(activations_.final_input(), DType::kF32, active.rows.data(),
                                        active.count(), c.hidden, activations_.active_input()));
-  SSRL_RETURN_IF_ERROR(ops.rms_norm({.x = activations_.active_input(),
-                                     .x_type = DType::kF32,
-                                     .x_stride = c.hidden,
-                                     .y = activations_.hidden(),
-                                     .y_type = model_.compute(),
-                                     .y_stride = c.hidden,
-                                     .weight = model_.master(layout.final_norm),
-                                     .inverse_rms = activations_.inverse_rms(),
-                                     .tokens = active.count(),
-                                     .groups = 1,
-                                     .width = c.hidden,
-                                     .epsilon = c.rms_epsilon}));
+  return ops.rms_norm({.x = activations_.active_input(),
+                       .x_type = DType::kF32,
+                       .x_stride = c.hidden,
+                       .y = activations_.hidden(),
+                       .y_type = model_.compute(),
+                       .y_stride = c.hidden,
+                       .weight = model_.master(model_.layout().final_norm),
+                       .inverse_rms = activations_.inverse_rms(),
+                       .tokens = active.count(),
+                       .groups = 1,
+                       .width = c.hidden,
+                       .epsilon = c.rms_epsilon});
+}
+
+Status TrainingPass::policy_head(const ActiveRows& active, const ops::PolicyLossOptions& loss, float* slab,
+                                 float* log_probs, ops::PolicyLossStatistics* statistics) {
+  const Layout& layout = model_.layout();
+  ops::Ops& ops = model_.ops();
+  std::vector<float> log_ratios;
+  if (!active.sequences.empty() && !active.old_log_probs.empty()) {
+    SSRL_RETURN_IF_ERROR(sequence_log_ratios(active, loss.temperature, &log_ratios));
+  }
   const auto optional = [](const std::vector<float>& values) {
     return values.empty() ? nullptr : values.data();
   };
@@ -66,8 +104,8 @@ Status TrainingPass::head(const ActiveRows& active, const ops::PolicyLossOptions
                           .advantages = optional(active.advantages),
                           .old_logprobs = optional(active.old_log_probs),
                           .ref_logprobs = optional(active.reference_log_probs),
-                          .log_ratios = nullptr,
-                          .drift_weights = nullptr,
+                          .log_ratios = optional(log_ratios),
+                          .drift_weights = optional(active.drift_weights),
                           .logprobs = log_probs,
                           .entropies = nullptr,
                           .dhidden = activations_.hidden_gradient(),
@@ -76,6 +114,25 @@ Status TrainingPass::head(const ActiveRows& active, const ops::PolicyLossOptions
                           .rows = active.count(),
                           .options = loss},
                          statistics);
+}
+
+Status TrainingPass::sequence_log_ratios(const ActiveRows& active, float temperature,
+                                         std::vector<float>* log_ratios) {
+  ops::Ops& ops = model_.ops();
+  const size_t bytes = size_t(active.count()) * sizeof(float);
+  SSRL_RETURN_IF_ERROR(head_scores_.reserve(ops, 2 * bytes));
+  SSRL_RETURN_IF_ERROR(ops.log_probs({.hidden = activations_.hidden(),
+                                      .weight = &model_.head(),
+                                      .targets = active.targets.data(),
+                                      .temperature = temperature,
+                                      .logprobs = head_scores_.floats(),
+                                      .entropies = head_scores_.floats() + active.count(),
+                                      .scratch = head_scratch_.data(),
+                                      .rows = active.count()}));
+  std::vector<float> log_probs(active.count());
+  SSRL_RETURN_IF_ERROR(ops.copy_to_host(log_probs.data(), head_scores_.data(), bytes));
+  *log_ratios = mean_log_ratios(active, log_probs);
+  return {};
 }
 
 Status TrainingPass::backward_final_norm(const PackedBatch& batch, const ActiveRows& active, float* slab) {

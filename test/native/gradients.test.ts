@@ -1,6 +1,7 @@
 import test from 'ava'
 import {
   loadNative,
+  type NativeLearnerBatch,
   type NativeLossOptions,
   type NativeModelConfig,
   type NativePolicy,
@@ -14,6 +15,8 @@ const sequences = [1, 5, 70, 33, 2].map((length, s) =>
 )
 const count = sequences.reduce((sum, { length }) => sum + length - 1, 0)
 const values = (make: (i: number) => number) => Float32Array.from({ length: count }, (_, i) => make(i))
+const perSequence = (make: (s: number) => number) =>
+  Float32Array.from(sequences.flatMap(({ length }, s) => new Array(length - 1).fill(make(s))))
 const batch = {
   ...flatten(sequences),
   weights: values((i) => (i % 5 === 2 ? 0 : (1 + (i % 3)) / 40)),
@@ -37,6 +40,30 @@ const policyGradient: NativeLossOptions = {
   epsilonHigh: 10,
   dualClip: 0,
   beta: 0.3,
+}
+
+/** A loss, and what its batch has beside the others'. */
+interface Case {
+  loss: NativeLossOptions
+  extra?: Partial<NativeLearnerBatch>
+  /** Of log p - log p_old. */
+  logRatio?: (i: number) => number
+}
+
+const losses: Record<string, Case> = {
+  sft: { loss: sft },
+  policy: { loss: policyGradient },
+  'policy, one ratio a sequence,': {
+    loss: { ...policyGradient, klEstimator: 'k2' },
+    // The ratio of a sequence has one advantage.
+    extra: { sequenceRatio: true, advantages: perSequence((s) => 0.9 - 0.5 * s) },
+  },
+  'policy, with drift and k1,': {
+    loss: { ...policyGradient, klEstimator: 'k1' },
+    extra: { driftWeights: values((i) => (i % 3 === 0 ? 1.5 : 0)) },
+    // An absolute value has no derivative at 0.
+    logRatio: (i) => (i % 2 === 0 ? 1.5 : -1.5),
+  },
 }
 
 const models: Record<string, Partial<NativeModelConfig>> = {
@@ -73,7 +100,11 @@ async function differences(
 }
 
 for (const [title, config] of Object.entries(models)) {
-  for (const [lossName, loss] of Object.entries({ sft, policy: policyGradient })) {
+  for (const [lossName, { loss, extra, logRatio = (i: number) => 0.2 - 0.1 * (i % 5) }] of Object.entries(
+    losses,
+  )) {
+    // The loss is the same in all of them.
+    if (extra && title !== 'llama, tied') continue
     test(`${title}: the gradient of the ${lossName} loss by every parameter agrees with finite differences within 1 %`, async (t) => {
       const policy = await initializeNativePolicy(
         { ...config, hiddenSize: 30, intermediateSize: 47, numLayers: 2, vocabSize: 61 },
@@ -96,7 +127,8 @@ for (const [title, config] of Object.entries(models)) {
       const { logProbs } = await policy.score(batch.tokens, batch.offsets, loss.temperature, null)
       const near = {
         ...batch,
-        oldLogProbs: logProbs.map((value, i) => value - 0.2 + 0.1 * (i % 5)),
+        ...extra,
+        oldLogProbs: logProbs.map((value, i) => value - logRatio(i)),
         referenceLogProbs: logProbs.map((value, i) => value - 0.5 + 0.3 * (i % 4)),
       }
       const lossAt = async () => (await learner.accumulate(near, loss, null)).loss

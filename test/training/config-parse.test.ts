@@ -23,9 +23,11 @@ test('without settings every default of the table holds', (t) => {
 test('every default passes its own check', (t) => {
   for (const trainer of ['ssrl', 'sft'] as const) {
     for (const name of settingNames(trainer)) {
-      const needed = { packedLength: { packing: true }, maxGenerationBatches: { dynamicSampling: true } }[
-        name as string
-      ]
+      const needed = {
+        packedLength: { packing: true },
+        maxGenerationBatches: { dynamicSampling: true },
+        klCovCoefficient: { klCovRatio: 2e-4, numIterations: 2 },
+      }[name as string]
       t.notThrows(() => parseConfig({ [name]: defaultOf(name, trainer), ...needed } as never, trainer), name)
     }
   }

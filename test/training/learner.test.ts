@@ -36,6 +36,19 @@ async function score(native: NativePolicy, temperature: number) {
   return { logProbs: cut(scores.logProbs), entropies: cut(scores.entropies) }
 }
 
+/** exp(mean of log p - log p_old), tokens weighted as in the loss. */
+function meanRatio(batch: LearnerBatch, s: number, scores: { logProbs: Float32Array[] }): number {
+  let sum = 0
+  let weights = 0
+  for (const [i, isActive] of batch.lossMask[s]!.entries()) {
+    const weight = isActive ? (batch.lossWeights?.[s]?.[i] ?? 1) : 0
+    const logProb = scores.logProbs[s]![i]!
+    sum += weight * (logProb - (batch.oldLogProbs?.[s]?.[i] ?? logProb))
+    weights += weight
+  }
+  return Math.exp(sum / weights)
+}
+
 /** What api.md and the docstring of LossOptions say, in double precision. */
 function expectedStatistics(
   batch: LearnerBatch,
@@ -48,6 +61,7 @@ function expectedStatistics(
   let mismatch = 0
   let ratioMax = 0
   for (const [s, mask] of batch.lossMask.entries()) {
+    const sequenceRatio = meanRatio(batch, s, scores)
     const own = { loss: 0, policyLoss: 0, weights: 0 }
     for (const [i, isActive] of mask.entries()) {
       if (!isActive) continue
@@ -55,12 +69,13 @@ function expectedStatistics(
       const weight = batch.lossWeights?.[s]?.[i] ?? 1
       const logProb = scores.logProbs[s]![i]!
       const old = type === 'sft' ? logProb : (batch.oldLogProbs?.[s]?.[i] ?? logProb)
-      const ratio = Math.exp(logProb - old)
+      const ratio = loss.importanceSamplingLevel === 'sequence' ? sequenceRatio : Math.exp(logProb - old)
       const given = batch.advantages ?? advantages
       const advantage = Array.isArray(given) ? given[s]![i]! : given[s]!
       const clipped = Math.min(Math.max(ratio, 1 - epsilon), 1 + epsilonHigh)
       let policyLoss = Math.max(-advantage * ratio, -advantage * clipped)
       if (dualClip && advantage < 0) policyLoss = Math.min(policyLoss, -advantage * dualClip)
+      policyLoss += (batch.driftWeights?.[s]?.[i] ?? 0) * Math.abs(logProb - old)
       if (type === 'sft') policyLoss = -logProb
       const d = beta === 0 ? 0 : batch.referenceLogProbs![s]![i]! - logProb
       const kl = { k1: -d, k2: (d * d) / 2, k3: Math.exp(d) - d - 1 }[klEstimator]
@@ -81,7 +96,13 @@ function expectedStatistics(
     total.weights += own.weights
   }
   const sequences = batch.tokens.length
-  const own = { sft: total.weights, bnpo: total.weights, dapo: total.weights, grpo: sequences }
+  const own = {
+    sft: total.weights,
+    bnpo: total.weights,
+    dapo: total.weights,
+    value: total.weights,
+    grpo: sequences,
+  }
   const normalizer =
     loss.normalizer ?? (type === 'dr_grpo' ? sequences * loss.maxCompletionLength! : own[type])
   return {
@@ -94,6 +115,9 @@ function expectedStatistics(
     ratioMean: total.ratio / active,
     ratioMax,
     mismatch,
+    valueLoss: 0,
+    value: 0,
+    valueClip: 0,
     tokens: active,
     sequences,
   }
@@ -108,6 +132,9 @@ const losses: Record<string, LossOptions> = {
   'grpo with k2': { type: 'grpo', beta: 0.1, klEstimator: 'k2' },
   bnpo: { type: 'bnpo', beta: 0.02, epsilon: 0.1 },
   'dapo with clip-higher and dual clip': { type: 'dapo', epsilonHigh: 0.28, dualClip: 1.5 },
+  gspo: { type: 'grpo', importanceSamplingLevel: 'sequence', epsilon: 0.02, epsilonHigh: 0.04 },
+  'gspo with KL over a mean of tokens': { type: 'dapo', importanceSamplingLevel: 'sequence', beta: 0.1 },
+  'kl-cov': { type: 'dapo', epsilon: 1, epsilonHigh: 1e30 },
   dr_grpo: { type: 'dr_grpo', maxCompletionLength: 64 },
   'grpo with the normalizer of a whole step': { type: 'grpo', normalizer: 32 },
   'dapo with the normalizer of a whole step': { type: 'dapo', normalizer: 1000, temperature: 1.3 },
@@ -127,6 +154,7 @@ for (const [name, loss] of Object.entries(losses)) {
       oldLogProbs: near((s, i) => 0.9 * Math.sin(3 * s + i)),
       referenceLogProbs: near((s, i) => 0.7 * Math.cos(s + 2 * i)),
     }
+    if (name === 'kl-cov') whole.driftWeights = perToken((s, i) => ((s + i) % 5 === 0 ? 0.7 : 0))
     const withoutWeights = { tokens, lossMask, advantages, referenceLogProbs: whole.referenceLogProbs }
     const spread = { ...whole, advantages: perToken((s, i) => Math.sin(s + 5 * i)) }
     for (const batch of [whole, withoutWeights, spread]) {
@@ -157,6 +185,34 @@ test('fresh log-probs of the same policy have no mismatch and a ratio of exactly
   weights[7]! += 1e-3
   await native.writeParameter(name, weights)
   t.true((await learner.accumulate(batch, { type: 'dapo', temperature: 0.8 })).mismatch > 0)
+})
+
+test('the ratio of a sequence is clipped as a whole: its tokens have a gradient together, or none', async (t) => {
+  const { native, learner } = await open(t)
+  const { logProbs } = await score(native, 1)
+  // Tokens far from 1 on both sides, the mean of each sequence at 1 but for the last one's.
+  const mean = (s: number) => (s === 3 ? 0.01 : 0)
+  const active = lossMask.map((mask) => mask.reduce((sum, value) => sum + value, 0))
+  let seen = 0
+  const oldLogProbs = logProbs.map((values, s) => {
+    seen = 0
+    return values.map((value, i) => {
+      if (lossMask[s]![i] === 0) return value
+      seen += 1
+      const even = active[s]! % 2 === 0 || seen < active[s]!
+      return value - mean(s) - (even ? (seen % 2 === 0 ? 0.5 : -0.5) : 0)
+    })
+  })
+  const batch = { tokens, lossMask, advantages: Float32Array.of(1, 1, 1, 1), oldLogProbs }
+  const loss = { type: 'grpo', epsilon: 3e-4, epsilonHigh: 4e-4 } as const
+  const level = { importanceSamplingLevel: 'sequence' } as const
+  const whole = await learner.accumulate(batch, { ...loss, ...level })
+  t.is(Math.round(whole.clipHigh * whole.tokens), active[3]!)
+  t.is(whole.clipLow, 0)
+  const byToken = await learner.accumulate(batch, loss)
+  t.true(byToken.clipHigh > whole.clipHigh && byToken.ratioMax > 1.6)
+  t.true(whole.ratioMax < 1.02)
+  t.true(whole.mismatch > 0.49, 'the mismatch is still that of tokens')
 })
 
 test('gradients come by Hugging Face name; step clips, clears and returns the norm and the rate', async (t) => {
@@ -244,6 +300,8 @@ const badBatches: Record<string, [batch: unknown, loss: unknown]> = {
   'dr_grpo without its length': [good, { type: 'dr_grpo' }],
   'an unknown option': [good, { type: 'grpo', espilon: 0.1 }],
   'an unknown field of the batch': [{ ...good, advantage: advantages }, { type: 'grpo' }],
+  'another level': [good, { type: 'grpo', importanceSamplingLevel: 'turn' }],
+  'drift from nowhere': [{ ...good, driftWeights: lossWeights }, { type: 'grpo' }],
   'another estimate of KL': [good, { type: 'grpo', klEstimator: 'k4' }],
   'a temperature of 0': [good, { type: 'grpo', temperature: 0 }],
   'a temperature of NaN': [good, { type: 'grpo', temperature: Number.NaN }],

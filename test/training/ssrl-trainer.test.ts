@@ -115,6 +115,30 @@ for (const steps of [{ numIterations: 4 }, { numMiniBatches: 3 }]) {
   })
 }
 
+const several = { numIterations: 3, maxSteps: 1, learningRate: 2e-2, dualClip: null }
+
+test('GSPO clips whole trajectories: its ratio is the mean one, and far nearer to 1', async (t) => {
+  const level = { importanceSamplingLevel: 'sequence', lossType: 'grpo' } as const
+  const [whole] = await collect(await trainer(t, { ...several, ...level, epsilon: 3e-4, epsilonHigh: 4e-4 }))
+  const [token] = await collect(await trainer(t, { ...several, lossType: 'grpo', epsilon: 3e-4 }))
+  t.is(whole!.mismatch, 0)
+  t.true(whole!.clip.low > 0 && whole!.clip.high > 0)
+  t.true(whole!.ratio.max > 1 && whole!.ratio.max - 1 < (token!.ratio.max - 1) / 2)
+})
+
+test('KL-Cov holds tokens near where they were, and clips none', async (t) => {
+  const { dualClip, ...open } = several
+  const drift = async (klCovCoefficient: number) => {
+    const [record] = await collect(await trainer(t, { ...open, klCovRatio: 0.5, klCovCoefficient }))
+    t.is(record!.mismatch, 0)
+    t.is(record!.clip.low + record!.clip.high, 0)
+    return record!
+  }
+  const [weak, strong] = [await drift(1e-6), await drift(20)]
+  t.true(strong.policyLoss > weak.policyLoss)
+  t.not(strong.ratio.max, weak.ratio.max)
+})
+
 for (const estimator of ['rloo', 'reinforce_plus_plus', 'reinforce_plus_plus_baseline'] as const) {
   test(`rewards rise with the ${estimator} estimator`, async (t) => {
     const run = { maxSteps: 30, promptsPerStep: 6, numGenerations: 8, learningRate: 1e-2 }
@@ -165,6 +189,25 @@ test('KL as a reward: tokens far from the reference lose, and the loss has no te
   const weak = await trainer(t, { ...options, beta: 1e-9, estimator: 'rloo', maxSteps: 12 })
   const drift = (made: StepRecord[]) => Math.max(...made.slice(-4).map(({ kl }) => Math.abs(kl)))
   t.true(drift(await collect(strong)) < drift(await collect(weak)))
+})
+
+test('the majority of a group is a label where there is none: TTRL needs no golden answers', async (t) => {
+  const unlabelled = questions(10).map((question) => ({ ...question, goldenAnswers: [] }))
+  const options = {
+    answerReward: 'majorityVote',
+    train: unlabelled,
+    rewards: undefined,
+    maxSteps: 1,
+  } as const
+  const [record] = await collect(await trainer(t, options))
+  t.is(record!.exactMatch.mean, null)
+  t.is(record!.labels!.agreement, null)
+  t.is(record!.labels!.unanswered, 1, 'a policy of random weights answers nothing')
+  t.deepEqual(Object.keys(record!.rewardParts), ['majorityVote', 'format'])
+  const [labelled] = await collect(await trainer(t, { ...options, train: questions(10) }))
+  t.is(labelled!.labels!.agreement, 0)
+  t.is(labelled!.exactMatch.mean, 0)
+  t.is((await collect(await trainer(t, { maxSteps: 1 })))[0]!.labels, undefined)
 })
 
 for (const lossType of ['dapo', 'bnpo', 'grpo', 'dr_grpo'] as const) {
@@ -392,6 +435,8 @@ test('what plain JavaScript may pass instead of a policy or questions is refused
   t.throws(make({ train: [] }), { code: 'ERR_INVALID_ARG', message: /at least one question for train/ })
   t.throws(make({ train: 'questions.jsonl' }), { code: 'ERR_INVALID_ARG' })
   t.throws(make({ train: [{ question: 'x' }] }), { code: 'ERR_INVALID_ARG', message: /train\[0\]/ })
+  const unlabelled = questions(1).map((question) => ({ ...question, goldenAnswers: [] }))
+  t.throws(make({ train: unlabelled }), { code: 'ERR_INVALID_CONFIG', message: /golden answers but none/ })
   t.throws(make({ rewards: 3 }), { code: 'ERR_INVALID_CONFIG' })
   t.throws(make({ beta: 'x' }), { code: 'ERR_INVALID_CONFIG' })
 })

@@ -15,6 +15,7 @@ test('docs/training.md explains every field of a step record', async (t) => {
     numGenerations: 2,
     maxCompletionLength: 4,
     maxSteps: 1,
+    answerReward: 'majorityVote',
   })
   const record = await trainer.run()
   trainer.dispose()
