@@ -9,7 +9,7 @@ namespace ssrl {
 namespace {
 
 // Enough for the matrix products to run at full speed; more only takes memory.
-constexpr int64_t kRowsPerPass = 1024;
+constexpr int64_t kRowsPerPass = 512;
 
 class Scorer {
  public:

@@ -13,7 +13,7 @@ namespace {
 
 // Each chunk reads and writes all of the gradient of the weight: the more rows at a time the better.
 int64_t loss_chunk(const PackedWeight& weight) {
-  return vocabulary_chunk(weight, int64_t{64} << 20);
+  return vocabulary_chunk(weight, int64_t{48} << 20);
 }
 
 struct Chunk {
