@@ -272,6 +272,8 @@ export interface NativeLearner {
   step(options: {
     learningRate: number
     maxGradNorm: number
+    /** Default: learningRate. */
+    valueHeadLearningRate?: number
     /** The model stays as it is; default false. */
     valueHeadOnly?: boolean
   }): Promise<{ gradNorm: number }>

@@ -49,7 +49,7 @@ export async function grpoStep(policy: Policy, work: GrpoWork, repeats: Repeats)
     const completions = await policy.generate(requests, sampling)
     const rewards = completions.map(({ text }) => vowels(text))
     const scored = { trajectories: completions.map(toTrajectory), rewards }
-    const { statistics } = await learnFrom({ policy, reference, learner }, scored, settings, learningRate)
+    const { statistics } = await learnFrom({ policy, reference, learner }, scored, settings, { learningRate })
     loss = statistics.loss
     gradNorm = statistics.gradNorm
   }

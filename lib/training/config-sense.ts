@@ -18,6 +18,20 @@ const needs: Partial<Record<SettingName, Need>> = {
     reason: "estimator 'grpo': the others have a scale of their own, or none",
   },
   ...clippingNeeds(['epsilon', 'epsilonHigh', 'dualClip']),
+  ...alarmNeeds([
+    'alarmWindow',
+    'alarmFall',
+    'alarmEntropyMin',
+    'alarmEntropyMax',
+    'alarmZeroVariance',
+    'alarmRepetition',
+    'alarmLengthGrowth',
+  ]),
+  ...criticNeeds(['critic', 'gamma', 'gaeLambda', 'criticLearningRate', 'criticWarmupSteps', 'valueClip']),
+  valueCoefficient: {
+    isMet: ({ estimator, critic }) => estimator === 'gae' && critic === 'shared',
+    reason: "estimator 'gae' and critic 'shared': a critic of its own has a loss of its own",
+  },
   klCovCoefficient: { isMet: ({ klCovRatio }) => klCovRatio !== null, reason: 'klCovRatio' },
   maxGenerationBatches: { isMet: ({ dynamicSampling }) => dynamicSampling, reason: 'dynamicSampling: true' },
   klEstimator: { isMet: ({ beta }) => beta > 0, reason: 'beta above 0: there is no KL without' },
@@ -28,6 +42,19 @@ function clippingNeeds(names: readonly SettingName[]): Partial<Record<SettingNam
   const need = {
     isMet: ({ klCovRatio }: Config) => klCovRatio === null,
     reason: 'klCovRatio null: KL-Cov takes the place of clipping',
+  }
+  return Object.fromEntries(names.map((name) => [name, need]))
+}
+
+function alarmNeeds(names: readonly SettingName[]): Partial<Record<SettingName, Need>> {
+  const need = { isMet: ({ alarms }: Config) => alarms !== 'off', reason: "alarms 'warn' or 'stop'" }
+  return Object.fromEntries(names.map((name) => [name, need]))
+}
+
+function criticNeeds(names: readonly SettingName[]): Partial<Record<SettingName, Need>> {
+  const need = {
+    isMet: ({ estimator }: Config) => estimator === 'gae',
+    reason: "estimator 'gae': the others have no critic",
   }
   return Object.fromEntries(names.map((name) => [name, need]))
 }
@@ -53,6 +80,8 @@ export function requireSense(config: Config, given: { [K in SettingName]?: unkno
   requireSchedule(config)
   requireEstimator(config)
   requireReward(config)
+  requireCritic(config)
+  requireAlarms(config)
   requireClipping(config)
   requireRatio(config)
   if (config.evaluationTemperature === 0 && config.evaluationSamples > 1) {
@@ -107,6 +136,20 @@ function requireEstimator({ estimator, numGenerations, numMiniBatches, promptsPe
   }
 }
 
+function requireCritic({ estimator, criticWarmupSteps, maxSteps }: Config): void {
+  if (estimator !== 'gae' || criticWarmupSteps < maxSteps) return
+  refuse(
+    `Expected criticWarmupSteps below maxSteps (${maxSteps}), or the policy never learns, but received ${criticWarmupSteps}`,
+  )
+}
+
+function requireAlarms({ alarmEntropyMin, alarmEntropyMax }: Config): void {
+  if (alarmEntropyMin === null || alarmEntropyMax === null || alarmEntropyMin < alarmEntropyMax) return
+  refuse(
+    `Expected alarmEntropyMin below alarmEntropyMax (${alarmEntropyMax}) but received ${alarmEntropyMin}`,
+  )
+}
+
 function requireReward(config: Config): void {
   const { dynamicSampling, numGenerations, overlongBuffer, maxCompletionLength } = config
   if (dynamicSampling && numGenerations < 2) {
@@ -137,10 +180,11 @@ function requireRatio(config: Config): void {
   }
   if (importanceSamplingLevel === 'token') return
   if (klCovRatio !== null) refuse("klCovRatio needs importanceSamplingLevel 'token': it chooses tokens")
-  if (estimator === 'reinforce_plus_plus' && klPlacement === 'reward' && beta > 0) {
+  const byToken = estimator === 'reinforce_plus_plus' && klPlacement === 'reward' && beta > 0
+  if (byToken || estimator === 'gae') {
     refuse(
-      "importanceSamplingLevel 'sequence' needs one advantage per trajectory, but with klPlacement 'reward' " +
-        `${estimator} gives each token its own`,
+      "importanceSamplingLevel 'sequence' needs one advantage per trajectory, but " +
+        `${estimator}${byToken ? " with klPlacement 'reward'" : ''} gives each token its own`,
     )
   }
 }

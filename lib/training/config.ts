@@ -32,6 +32,9 @@ function ssrl<T>(kind: Kind<T>, value: T, description: string, notes: Notes<T> =
   return { kind, default: value, description, for: ['ssrl'], ...notes }
 }
 
+/** Of settings that are ours, and that a resumed run may have otherwise. */
+const freely = { trl: 'no such setting in TRL', free: true } as const
+
 function sft<T>(kind: Kind<T>, value: T, description: string, notes: Notes<T> = {}): Setting<T> {
   return { kind, default: value, description, for: ['sft'], ...notes }
 }
@@ -132,9 +135,9 @@ export const settings = {
 
   // Advantages
   estimator: ssrl(
-    choice('grpo', 'rloo', 'reinforce_plus_plus', 'reinforce_plus_plus_baseline'),
+    choice('grpo', 'rloo', 'reinforce_plus_plus', 'reinforce_plus_plus_baseline', 'gae'),
     'grpo',
-    'Baseline and scale of advantages: the group (grpo), the others of the group (rloo), the batch (reinforce_plus_plus), group and batch (reinforce_plus_plus_baseline)',
+    'Baseline and scale of advantages: the group (grpo), the others of the group (rloo), the batch (reinforce_plus_plus), group and batch (reinforce_plus_plus_baseline), a learned critic (gae: PPO)',
     { trl: 'TRL has a trainer for each' },
   ),
   scaleRewards: ssrl(
@@ -145,6 +148,39 @@ export const settings = {
   advantageEpsilon: ssrl(number({ above: 0 }), 1e-6, 'Added to that standard deviation', {
     trl: 'TRL: 1e-4; SSRL: 1e-6',
   }),
+
+  // Critic
+  critic: ssrl(
+    choice('copy', 'shared'),
+    'copy',
+    "Of gae: a value head on a copy of the policy that learns beside it, or on the policy's own trunk",
+    { trl: 'its PPO takes a value model' },
+  ),
+  gamma: ssrl(number({ above: 0, max: 1 }), 1, 'Of gae: discount γ of a later reward, by token'),
+  gaeLambda: ssrl(number({ min: 0, max: 1 }), 1, 'Of gae: λ; 1 is the return itself', {
+    trl: 'lam of its PPO: 0.95',
+  }),
+  criticLearningRate: ssrl(
+    number({ above: 0 }),
+    1e-5,
+    'Peak learning rate of the critic (with a shared trunk, of its head); falls as learningRate does',
+    { trl: 'no such setting in TRL' },
+  ),
+  criticWarmupSteps: ssrl(integer({ min: 0 }), 0, 'First steps in which the critic alone learns', {
+    trl: 'no such setting in TRL',
+  }),
+  valueClip: ssrl(
+    optional(number({ above: 0 })),
+    0.5,
+    'How far a value may move from that of sampling before its gradient ends; null: any distance',
+    { trl: 'cliprange_value of its PPO: 0.2' },
+  ),
+  valueCoefficient: ssrl(
+    number({ above: 0 }),
+    0.1,
+    "Weight of the value loss beside the policy's on a shared trunk",
+    { trl: 'vf_coef of its PPO' },
+  ),
 
   // Loss
   lossType: ssrl(
@@ -282,6 +318,51 @@ export const settings = {
     optional(integer({ min: 1 })),
     null,
     'Evaluate on the first so many questions only',
+  ),
+
+  // Collapse alarms
+  alarms: ssrl(
+    choice('off', 'warn', 'stop'),
+    'warn',
+    'Signs of a collapse: not watched, told, or told and the run stopped after the step, evaluated and saved',
+    { trl: 'no such setting in TRL', free: true },
+  ),
+  alarmWindow: ssrl(integer({ min: 1 }), 10, 'Steps whose mean is looked at', freely),
+  alarmFall: ssrl(
+    optional(number({ above: 0, max: 1 })),
+    0.5,
+    'Share of its best mean that format score or exact match may lose; null: no alarm',
+    freely,
+  ),
+  alarmEntropyMin: ssrl(
+    optional(number({ above: 0 })),
+    0.01,
+    'Entropy in nats that the mean may not fall below; null: no alarm',
+    freely,
+  ),
+  alarmEntropyMax: ssrl(
+    optional(number({ above: 0 })),
+    6,
+    'Entropy in nats that the mean may not rise above; null: no alarm',
+    freely,
+  ),
+  alarmZeroVariance: ssrl(
+    optional(number({ min: 0, max: 1 })),
+    0.95,
+    'Share of groups that may have equal rewards; null: no alarm',
+    freely,
+  ),
+  alarmRepetition: ssrl(
+    optional(number({ above: 0, max: 1 })),
+    0.5,
+    'Share of all answers that may be one and the same, whatever the question; null: no alarm',
+    freely,
+  ),
+  alarmLengthGrowth: ssrl(
+    optional(number({ above: 1 })),
+    3,
+    'Times the length at the start that completions may have; null: no alarm',
+    freely,
   ),
   outputDirectory: setting(
     optional(text('a folder')),

@@ -1,26 +1,19 @@
-import { mean } from '../mean.ts'
-import type { Policy } from '../policy/policy.ts'
-import type { Trajectory } from '../rollout/trajectory.ts'
+import {
+  type CompletionSettings,
+  completeSequences,
+  type ScoredTrajectories,
+  type Witnesses,
+} from './complete-sequences.ts'
 import type { Config } from './config.ts'
-import { type Advantage, estimate } from './estimators/index.ts'
-import { klRewards } from './kl.ts'
-import { attachDriftWeights } from './kl-cov.ts'
-import type { Learner, LossOptions } from './learner.ts'
-import { type LossSequence, miniBatches, prepareSequences, type StepSequences } from './loss-batch.ts'
+import { type CriticStatistics, explainedVariance, toValueBatch, valueOptions } from './critic.ts'
+import type { Learner, LossOptions, LossStatistics } from './learner.ts'
+import { type LossSequence, miniBatches, type StepSequences } from './loss-batch.ts'
 import { microBatches } from './micro-batches.ts'
-import { type LearningStatistics, type PassStatistics, summarizePasses } from './step-record.ts'
+import { type LearningStatistics, summarizePasses } from './step-record.ts'
 
-/** Who takes part in an update: the policy that sampled, the frozen reference (where beta is above 0), the learner. */
-export interface LearningModels {
-  policy: Policy
-  reference: Policy | null
+/** Who takes part in an update. */
+export interface LearningModels extends Witnesses {
   learner: Learner
-}
-
-/** The trajectories of one step with their rewards; null takes one out of everything. */
-export interface ScoredTrajectories {
-  trajectories: readonly Trajectory[]
-  rewards: readonly (number | null)[]
 }
 
 /** What came of an update, beside what the record of the step says. */
@@ -29,7 +22,13 @@ export interface Learnt {
   advantages: (number | null)[]
   /** What was learnt from. */
   prepared: StepSequences
-  statistics: LearningStatistics & { gradNorm: number }
+  statistics: LearningStatistics & { gradNorm: number; critic?: CriticStatistics }
+}
+
+export interface LearnRates {
+  learningRate: number
+  /** Only the critic learns. */
+  isWarmUp?: boolean
 }
 
 /**
@@ -37,20 +36,13 @@ export interface Learnt {
  * failure in the first of them leaves the weights as they were; with several, those before the failure stay.
  */
 export async function learnFrom(
-  { policy, reference, learner }: LearningModels,
-  { trajectories, rewards }: ScoredTrajectories,
+  models: LearningModels,
+  scored: ScoredTrajectories,
   settings: LearnSettings,
-  learningRate: number,
+  rates: LearnRates,
 ): Promise<Learnt> {
-  const prepared = prepareSequences(trajectories, rewards, settings)
-  const inexactness = await attachOldLogProbs(policy, prepared.sequences, settings.temperature)
-  if (reference) await attachReferenceLogProbs(reference, prepared.sequences, settings.temperature)
-  const isReward = settings.beta > 0 && settings.klPlacement === 'reward'
-  const kl = isReward ? moveKlToRewards(prepared, settings) : null
-  const advantages = attachAdvantages({ trajectories, rewards }, prepared, settings)
-  if (settings.klCovRatio !== null)
-    attachDriftWeights(prepared.sequences, { ...settings, klCovRatio: settings.klCovRatio })
-  const { passes, gradNorm } = await learn(learner, prepared, settings, learningRate)
+  const { prepared, advantages, kl, inexactness } = await completeSequences(models, scored, settings)
+  const { passes, gradNorm, values } = await learn(models, prepared, settings, rates)
   const summary = summarizePasses(passes)
   return {
     advantages,
@@ -60,126 +52,69 @@ export async function learnFrom(
       kl: kl ?? summary.kl,
       mismatch: Math.max(summary.mismatch, inexactness),
       gradNorm,
+      ...(models.critic ? { critic: summarizeValues(values, explainedVariance(prepared.sequences)) } : {}),
     },
   }
 }
 
-/** Makes KL a reward of tokens instead of a term of the loss; returns its mean over active tokens. */
-function moveKlToRewards({ sequences, activeTokens }: StepSequences, settings: LearnSettings): number {
-  let sum = 0
-  for (const sequence of sequences) {
-    sequence.tokenRewards = klRewards(sequence, settings)
-    sequence.referenceLogProbs = undefined
-    sum -= sequence.tokenRewards.reduce((total, reward) => total + reward, 0) / settings.beta
-  }
-  return sum / Math.max(activeTokens, 1)
+export type LearnSettings = CompletionSettings &
+  Pick<
+    Config,
+    | 'epsilon'
+    | 'epsilonHigh'
+    | 'dualClip'
+    | 'importanceSamplingLevel'
+    | 'numIterations'
+    | 'numMiniBatches'
+    | 'microBatchTokens'
+    | 'learningRate'
+    | 'criticLearningRate'
+    | 'valueClip'
+    | 'valueCoefficient'
+  >
+
+interface Passes {
+  /** Statistics of the policy's optimizer steps, by micro-batch. */
+  passes: LossStatistics[][]
+  gradNorm: number
+  /** The same of the critic's, each with its norm. */
+  values: { batches: LossStatistics[]; gradNorm: number }[]
 }
 
-const nothing = new Uint8Array(0)
-
-/** Gives sequences their advantages, and returns one number a trajectory. */
-function attachAdvantages(
-  { trajectories, rewards }: ScoredTrajectories,
-  { sequences }: StepSequences,
-  settings: LearnSettings,
-): (number | null)[] {
-  const learntFrom = new Map(sequences.map((sequence) => [sequence.index, sequence]))
-  const scored = trajectories.map(({ group }, index) => ({
-    group,
-    reward: rewards[index]!,
-    mask: learntFrom.get(index)?.lossMask ?? nothing,
-    tokenRewards: learntFrom.get(index)?.tokenRewards,
-  }))
-  const { advantages } = estimate(scored, settings)
-  for (const sequence of sequences) sequence.advantage = advantages[sequence.index]!
-  return advantages.map((advantage, index) => meanAdvantage(advantage, scored[index]!.mask))
-}
-
-function meanAdvantage(advantage: Advantage, mask: Uint8Array): number | null {
-  if (advantage === null || typeof advantage === 'number') return advantage
-  return mean(Array.from(advantage).filter((_, t) => mask[t] !== 0))
-}
-
-/**
- * Gives sequences the old log-probs that the ratio needs. Where the machine is exact they are the sampler's; else a
- * second forward pass computes them, and the largest difference from the sampler's is returned.
- */
-async function attachOldLogProbs(
-  policy: Policy,
-  sequences: LossSequence[],
-  temperature: number,
-): Promise<number> {
-  if (policy.exact || sequences.length === 0) return 0
-  const scores = await policy.score(
-    sequences.map(({ tokens }) => tokens),
-    { temperature },
-  )
-  let mismatch = 0
-  for (const [index, sequence] of sequences.entries()) {
-    const scored = scores[index]!.logProbs
-    for (const [position, active] of sequence.lossMask.entries()) {
-      if (active) mismatch = Math.max(mismatch, Math.abs(scored[position]! - sequence.oldLogProbs[position]!))
-    }
-    sequence.oldLogProbs = scored
-  }
-  return mismatch
-}
-
-/** Gives sequences the log-probs of the frozen reference, for the KL term. */
-async function attachReferenceLogProbs(
-  reference: Policy,
-  sequences: LossSequence[],
-  temperature: number,
-): Promise<void> {
-  if (sequences.length === 0) return
-  const scores = await reference.score(
-    sequences.map(({ tokens }) => tokens),
-    { temperature },
-  )
-  for (const [index, sequence] of sequences.entries()) sequence.referenceLogProbs = scores[index]!.logProbs
-}
-
-export type LearnSettings = Pick<
-  Config,
-  | 'estimator'
-  | 'scaleRewards'
-  | 'advantageEpsilon'
-  | 'lossType'
-  | 'epsilon'
-  | 'epsilonHigh'
-  | 'dualClip'
-  | 'importanceSamplingLevel'
-  | 'klCovRatio'
-  | 'klCovCoefficient'
-  | 'beta'
-  | 'klEstimator'
-  | 'klPlacement'
-  | 'temperature'
-  | 'maxCompletionLength'
-  | 'informationMask'
-  | 'maskTruncatedCompletions'
-  | 'numIterations'
-  | 'numMiniBatches'
-  | 'microBatchTokens'
->
-
-/** `numIterations` passes over the sequences, each in `numMiniBatches` optimizer steps: their statistics, in order. */
+/** `numIterations` passes over the sequences, each in `numMiniBatches` optimizer steps. */
 async function learn(
-  learner: Learner,
+  { learner, critic }: LearningModels,
   { sequences }: StepSequences,
   settings: LearnSettings,
-  learningRate: number,
-): Promise<{ passes: PassStatistics[][]; gradNorm: number }> {
-  const passes: PassStatistics[][] = []
-  let gradNorm = 0
+  { learningRate, isWarmUp = false }: LearnRates,
+): Promise<Passes> {
+  const result: Passes = { passes: [], gradNorm: 0, values: [] }
+  const criticRate = (settings.criticLearningRate * learningRate) / settings.learningRate
   const parts = miniBatches(sequences, settings)
   for (let pass = 0; pass < settings.numIterations; pass++) {
     for (const part of parts) {
-      passes.push(await accumulate(learner, part, settings))
-      gradNorm = (await learner.step({ learningRate })).gradNorm
+      if (!isWarmUp) {
+        const batches = await accumulate(learner, part, settings, critic?.isShared ?? false)
+        const rates = critic?.isShared
+          ? { learningRate, valueHeadLearningRate: criticRate }
+          : { learningRate }
+        result.gradNorm = (await learner.step(rates)).gradNorm
+        result.passes.push(batches)
+        if (critic?.isShared) {
+          // What the step minimised had the coefficient in it.
+          const plain = batches.map((batch) => ({
+            ...batch,
+            valueLoss: batch.valueLoss / settings.valueCoefficient,
+          }))
+          result.values.push({ batches: plain, gradNorm: result.gradNorm })
+        }
+      }
+      if (critic && (isWarmUp || !critic.isShared)) {
+        result.values.push(await critic.learn(part.sequences, settings, criticRate))
+      }
     }
   }
-  return { passes, gradNorm }
+  return result
 }
 
 /**
@@ -190,17 +125,32 @@ async function accumulate(
   learner: Learner,
   { sequences, normalizer }: StepSequences,
   settings: LearnSettings,
-): Promise<PassStatistics[]> {
-  const loss = lossOptions(settings, normalizer)
-  const statistics: PassStatistics[] = []
+  withValues: boolean,
+): Promise<LossStatistics[]> {
+  const loss = { ...lossOptions(settings, normalizer), ...(withValues ? valueOptions(settings) : {}) }
+  const statistics: LossStatistics[] = []
   try {
     for (const { start, end } of microBatches(sequences, settings.microBatchTokens)) {
-      statistics.push(await learner.accumulate(toBatch(sequences.slice(start, end)), loss))
+      const part = sequences.slice(start, end)
+      const batch = { ...toBatch(part), ...(withValues ? toValueBatch(part) : {}) }
+      statistics.push(await learner.accumulate(batch, loss))
     }
     return statistics
   } catch (error) {
     await learner.zeroGradients()
     throw error
+  }
+}
+
+function summarizeValues(steps: Passes['values'], explained: number): CriticStatistics {
+  const batches = steps.flatMap((step) => step.batches)
+  const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0)
+  const clipped = batches.reduce((sum, batch) => sum + batch.valueClip * batch.tokens, 0)
+  return {
+    loss: batches.reduce((sum, batch) => sum + batch.valueLoss, 0) / Math.max(steps.length, 1),
+    clip: clipped / Math.max(tokens, 1),
+    explainedVariance: explained,
+    gradNorm: steps.at(-1)?.gradNorm ?? 0,
   }
 }
 

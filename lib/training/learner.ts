@@ -149,19 +149,26 @@ export class Learner {
   }
 
   /**
-   * Clips the gradients, updates the weights by AdamW (Loshchilov & Hutter 2019) and clears the gradients. With
-   * `valueHeadOnly` the policy stays as it is.
+   * Clips the gradients, updates the weights by AdamW (Loshchilov & Hutter 2019) and clears the gradients. The
+   * value head has the same rate, or its own; with `valueHeadOnly` the policy stays as it is.
    * @returns the norm before clipping, and the rate that was used
    */
   async step(
-    options: { learningRate?: number; valueHeadOnly?: boolean } = {},
+    options: { learningRate?: number; valueHeadLearningRate?: number; valueHeadOnly?: boolean } = {},
   ): Promise<{ gradNorm: number; learningRate: number }> {
-    checkFields('the options of step', options, ['learningRate', 'valueHeadOnly'])
+    checkFields('the options of step', options, ['learningRate', 'valueHeadLearningRate', 'valueHeadOnly'])
     const { valueHeadOnly = false } = options
     const learningRate = numberOption('learningRate', options.learningRate ?? this.learningRate, { least: 0 })
+    const valueHeadLearningRate = numberOption(
+      'valueHeadLearningRate',
+      options.valueHeadLearningRate ?? learningRate,
+      { least: 0 },
+    )
     const { maxGradNorm } = this.#options
     const learner = await this.#learner()
-    const { gradNorm } = await runNative(() => learner.step({ learningRate, maxGradNorm, valueHeadOnly }))
+    const { gradNorm } = await runNative(() =>
+      learner.step({ learningRate, maxGradNorm, valueHeadLearningRate, valueHeadOnly }),
+    )
     return { gradNorm, learningRate }
   }
 

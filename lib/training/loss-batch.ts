@@ -15,6 +15,9 @@ export interface LossSequence {
   referenceLogProbs?: Float32Array | undefined
   /** Weights of |log p - log p_old|, with KL-Cov. */
   driftWeights?: Float32Array
+  /** The critic's values of the states that tokens were sampled from, and what they should be. */
+  values?: Float32Array
+  returns?: Float32Array | undefined
   /** Rewards of single tokens, where there are any. */
   tokenRewards?: Float32Array
   /** The trajectory that it came from, and its index in the step. */
@@ -31,7 +34,7 @@ export interface StepSequences {
   activeTokens: number
 }
 
-type LossSettings = Pick<
+export type LossSettings = Pick<
   Config,
   'informationMask' | 'lossType' | 'maskTruncatedCompletions' | 'maxCompletionLength'
 >

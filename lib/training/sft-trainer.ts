@@ -10,13 +10,13 @@ import type { PromptTemplate } from '../rollout/prompts.ts'
 import type { Config } from './config.ts'
 import { type PartialConfig, parseConfig } from './config-parse.ts'
 import { DataOrder } from './data-order.ts'
-import type { Learner } from './learner.ts'
+import { Learner } from './learner.ts'
 import { memoryNow } from './machine.ts'
 import { microBatches } from './micro-batches.ts'
 import { loadCheckpoint, type ResumeOptions, refuseDifferences } from './resume.ts'
 import { learningRateAt } from './schedule.ts'
 import { encodeExamples, type SftSequence, takeBatch } from './sft-data.ts'
-import { Clock, createLearner, resolveTemplate } from './trainer-setup.ts'
+import { Clock, learnerOptions, resolveTemplate } from './trainer-setup.ts'
 import type { TrainerState } from './trainer-state.ts'
 import { TrainingLoop } from './training-loop.ts'
 
@@ -178,7 +178,7 @@ export class SFTTrainer {
     const evaluation = this.#options.evaluation?.slice(0, this.config.evaluationLimit ?? undefined) ?? []
     this.#held = evaluation.length === 0 ? [] : await this.#encode(evaluation, 'evaluation', signal)
     this.#order = new DataOrder(this.#sequences.length, this.config.seed, this.#cursor, this.config.shuffle)
-    this.#learner ??= createLearner(this.policy, this.config)
+    this.#learner ??= new Learner(this.policy, learnerOptions(this.config))
   }
 
   async #encode(examples: readonly Example[], name: string, signal?: AbortSignal): Promise<SftSequence[]> {

@@ -17,13 +17,15 @@ import { STOP_TAG } from '../rollout/grammar.ts'
 import type { PromptTemplate } from '../rollout/prompts.ts'
 import { dropLongPrompts, selfSearchAll } from '../rollout/self-search.ts'
 import type { Trajectory } from '../rollout/trajectory.ts'
+import { Alarms, describeAnswers } from './alarms.ts'
 import type { PartWriter } from './checkpoint.ts'
 import type { Config } from './config.ts'
 import { type PartialConfig, parseConfig } from './config-parse.ts'
+import { Critic } from './critic.ts'
 import { DataOrder } from './data-order.ts'
 import { countConstantGroups } from './estimators/index.ts'
 import { learnFrom } from './learn.ts'
-import type { Learner } from './learner.ts'
+import { Learner } from './learner.ts'
 import { memoryNow } from './machine.ts'
 import { describeLabels } from './pseudo-labels.ts'
 import { loadCheckpoint, type ResumeOptions, refuseDifferences, storedQuestions } from './resume.ts'
@@ -33,8 +35,8 @@ import { learningRateAt } from './schedule.ts'
 import { describeCosts, describeRollout, type StepRecord } from './step-record.ts'
 import {
   Clock,
-  createLearner,
   evaluateOnHeldOut,
+  learnerOptions,
   promptLimit,
   requireGoldenAnswers,
   requireInputs,
@@ -79,6 +81,8 @@ export class SSRLTrainer {
   #cursor = 0
   #learner: Learner | null = null
   #reference: Policy | null = null
+  #critic: Critic | null = null
+  #alarms: Alarms
 
   /** @throws SsrlError `ERR_INVALID_CONFIG` for settings that are unknown, out of range or make no sense together */
   constructor(options: SSRLTrainerOptions) {
@@ -89,6 +93,7 @@ export class SSRLTrainer {
     if (!this.#votes && rewards === undefined) requireGoldenAnswers(train)
     this.policy = policy
     this.#reward = createReward(this.config, rewards)
+    this.#alarms = new Alarms(this.config)
     this.#loop = new TrainingLoop({
       trainer: 'ssrl',
       config: this.config,
@@ -102,6 +107,7 @@ export class SSRLTrainer {
         cursor: this.#order?.cursor ?? this.#cursor,
         promptTemplate: this.#template,
         rewards: this.#reward.parts.map(({ name }) => name),
+        alarms: this.#alarms.state,
       }),
       savePolicy: (directory) => this.#savePolicy(directory),
     })
@@ -143,14 +149,24 @@ export class SSRLTrainer {
       ])
     }
     this.#template = state.promptTemplate
+    this.#alarms = new Alarms(this.config, state.alarms)
     this.#cursor = state.cursor
     if (this.config.beta > 0) {
       await using loaded = await Policy.load(path.join(directory, 'reference'), { dtype: state.dtype })
       this.#reference = await loaded.clone({ frozen: true })
     }
+    if (this.config.estimator === 'gae' && !this.#sharesTrunk) {
+      const copy = await Policy.load(path.join(directory, 'critic'), { dtype: state.dtype })
+      this.#critic = Critic.of(copy, this.config)
+      await this.#critic.learner.loadState(path.join(directory, 'critic-optimizer.safetensors'))
+    }
     await this.#loop.prepare()
     await this.#learner!.loadState(path.join(directory, 'optimizer.safetensors'))
     this.#loop.restore(state)
+  }
+
+  get #sharesTrunk(): boolean {
+    return this.config.estimator === 'gae' && this.config.critic === 'shared'
   }
 
   /** The reward is the majority's, not the user's own. */
@@ -194,12 +210,14 @@ export class SSRLTrainer {
     return this.#loop.save(directory)
   }
 
-  /** Frees optimizer state and reference; the policy stays. */
+  /** Frees optimizer state, reference and critic; the policy stays. */
   dispose(): void {
     this.#learner?.dispose()
     void this.#reference?.dispose()
+    this.#critic?.dispose()
     this.#learner = null
     this.#reference = null
+    this.#critic = null
   }
 
   [Symbol.dispose](): void {
@@ -220,7 +238,10 @@ export class SSRLTrainer {
       this.#options.onWarning?.(message)
     this.#order = new DataOrder(kept.length, config.seed, this.#cursor)
     if (config.beta > 0) this.#reference ??= await policy.clone({ frozen: true })
-    this.#learner ??= createLearner(policy, config)
+    this.#learner ??= new Learner(policy, { ...learnerOptions(config), valueHead: this.#sharesTrunk })
+    if (config.estimator === 'gae') {
+      this.#critic ??= this.#sharesTrunk ? Critic.shared(this.#learner) : await Critic.ofCopy(policy, config)
+    }
   }
 
   /** Question → trajectories → rewards → advantages → update. When it throws, nothing has changed. */
@@ -234,16 +255,23 @@ export class SSRLTrainer {
       this.#tellShortage(step, sampling)
       signal?.throwIfAborted()
       const clock = new Clock()
-      const models = { policy, reference: this.#reference, learner: this.#learner! }
+      const models = {
+        policy,
+        reference: this.#reference,
+        learner: this.#learner!,
+        critic: this.#critic,
+      }
       const learningRate = learningRateAt(step, config)
+      const rates = { learningRate, isWarmUp: this.#critic !== null && step <= config.criticWarmupSteps }
       const scored = { trajectories, rewards: learnable }
-      const { advantages, prepared, statistics } = await learnFrom(models, scored, config, learningRate)
+      const { advantages, prepared, statistics } = await learnFrom(models, scored, config, rates)
       const seconds = { ...sampled.seconds, learn: clock.lap() }
       const record: StepRecord = {
         step,
         epoch: order.epoch,
         learningRate,
         ...describeRollout(trajectories, rewards, parts),
+        answers: describeAnswers(trajectories),
         exactMatch: { mean: await meanExactMatch(trajectories) },
         ...(this.#votes ? { labels: describeLabels(trajectories) } : {}),
         sampling,
@@ -255,11 +283,21 @@ export class SSRLTrainer {
           memory: memoryNow(),
         }),
       }
+      this.#watch(record)
       return { record, trajectories: trajectoryLines(trajectories, { step, rewards, advantages }, config) }
     } catch (error) {
       order.cursor = cursor
       throw error
     }
+  }
+
+  #watch(record: StepRecord): void {
+    const { alarms } = this.config
+    if (alarms === 'off') return
+    const { ringing, begun } = this.#alarms.check(record)
+    if (ringing.length > 0) record.alarms = ringing
+    for (const message of begun) this.#options.onWarning?.(message)
+    if (alarms === 'stop' && begun.length > 0) record.stopped = true
   }
 
   #stepSource(step: number, signal?: AbortSignal): StepSource {
@@ -315,6 +353,7 @@ export class SSRLTrainer {
     return {
       'train.jsonl': questionWriter(this.#options.train),
       'evaluation.jsonl': questionWriter(this.#options.evaluation ?? []),
+      ...this.#critic?.parts(),
       ...(reference ? { reference: (folder) => reference.save(folder, { dtype: 'f32' }) } : {}),
     }
   }

@@ -1,6 +1,8 @@
 import type { EvaluationScores } from '../evaluation/evaluate.ts'
 import { mean } from '../mean.ts'
 import type { Trajectory } from '../rollout/trajectory.ts'
+import type { AlarmName } from './alarms.ts'
+import type { CriticStatistics } from './critic.ts'
 import { standardDeviation } from './estimators/whiten.ts'
 import type { LossStatistics } from './learner.ts'
 import type { PseudoLabels } from './pseudo-labels.ts'
@@ -23,6 +25,8 @@ export interface StepRecord {
   format: { mean: number }
   /** Over the trajectories whose question has golden answers; null without any. */
   exactMatch: { mean: number | null }
+  /** Share of trajectories with an answer; share of these that give the step's commonest answer (null: one question). */
+  answers: { given: number; repetition: number | null }
   /** With answerReward 'majorityVote'. */
   labels?: PseudoLabels
   /** Completion tokens; `truncated` is the share that hit the length limit. */
@@ -40,12 +44,18 @@ export interface StepRecord {
   clip: { low: number; high: number }
   /** Importance ratio over active tokens, all passes and mini-batches of the step. */
   ratio: { mean: number; max: number }
+  /** With estimator 'gae'. */
+  critic?: CriticStatistics
   zeroVarianceGroups: number
   /** max |log-prob of the learner's own forward - the sampler's| over active tokens of the first optimizer step on them; 0 is expected. */
   mismatch: number
   /** Global gradient norm before clipping, of the last optimizer step. */
   gradNorm: number
   tokens: { prompt: number; completion: number; active: number }
+  /** Collapse alarms that ring, if any do. */
+  alarms?: AlarmName[]
+  /** The run ends here for an alarm that began to ring. */
+  stopped?: boolean
   evaluation?: EvaluationScores
   /** The evaluation of this step is the best so far. */
   best?: boolean

@@ -5,7 +5,7 @@ import { type EvaluationScores, evaluate } from '../evaluation/evaluate.ts'
 import { Policy } from '../policy/policy.ts'
 import { loadPromptTemplate, type PromptTemplate } from '../rollout/prompts.ts'
 import type { Config } from './config.ts'
-import { Learner } from './learner.ts'
+import type { LearnerOptions } from './learner.ts'
 
 /** @throws SsrlError `ERR_INVALID_ARG` for what plain JavaScript may pass instead of a policy and questions */
 export function requireInputs({
@@ -149,14 +149,15 @@ export async function evaluateOnHeldOut(
   return { scores, criterion: scores.em }
 }
 
-export function createLearner(policy: Policy, config: Config): Learner {
-  return new Learner(policy, {
+/** AdamW as the settings say. */
+export function learnerOptions(config: Config): LearnerOptions {
+  return {
     learningRate: config.learningRate,
     betas: [config.adamBeta1, config.adamBeta2],
     epsilon: config.adamEpsilon,
     weightDecay: config.weightDecay,
     maxGradNorm: config.maxGradNorm,
-  })
+  }
 }
 
 /** Seconds between laps, and since the start. */

@@ -3,6 +3,7 @@ import path from 'node:path'
 import type { Question } from '../data/questions.ts'
 import { readJsonl } from '../logging/jsonl.ts'
 import type { PromptTemplate } from '../rollout/prompts.ts'
+import type { AlarmState } from './alarms.ts'
 import type { Config, TrainerName } from './config.ts'
 import type { MachineMark } from './machine.ts'
 
@@ -21,6 +22,8 @@ export interface TrainerState {
   /** Names of the reward's parts. */
   rewards: string[]
   best: { step: number; score: number } | null
+  /** What the collapse alarms have seen: of SSRL. */
+  alarms?: AlarmState
   /** A step that has been learnt but not yet evaluated and written. */
   open: unknown
   machine: MachineMark

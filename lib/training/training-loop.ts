@@ -14,6 +14,8 @@ export interface LoopRecord<Scores> {
   step: number
   evaluation?: Scores
   best?: boolean
+  /** The run ends with this step, whatever maxSteps says. */
+  stopped?: boolean
   seconds: { evaluation: number; total: number }
 }
 
@@ -37,7 +39,7 @@ export interface TrainingTask<Scores, R extends LoopRecord<Scores>> {
   evaluate(signal: AbortSignal | undefined): Promise<{ scores: Scores; criterion: number } | null>
   /** Parts of a checkpoint beside policy and optimizer. */
   parts(): Record<string, PartWriter>
-  describe(): Pick<TrainerState, 'cursor' | 'promptTemplate' | 'rewards'>
+  describe(): Pick<TrainerState, 'cursor' | 'promptTemplate' | 'rewards' | 'alarms'>
   savePolicy(directory: string): Promise<void>
 }
 
@@ -86,13 +88,18 @@ export class TrainingLoop<Scores, R extends LoopRecord<Scores>> {
     try {
       await this.prepare(signal)
       await this.#openFolder()
-      while (this.#open !== null || this.#step < this.#task.config.maxSteps) {
+      for (
+        let stopped = false;
+        !stopped && (this.#open !== null || this.#step < this.#task.config.maxSteps);
+      ) {
         signal?.throwIfAborted()
         if (this.#open === null) {
           this.#open = await this.#task.takeStep(this.#step + 1, signal)
           this.#step += 1
         }
-        yield await this.#finish(this.#open, signal)
+        const record = await this.#finish(this.#open, signal)
+        stopped = record.stopped ?? false
+        yield record
       }
     } finally {
       this.#running = false
@@ -166,7 +173,7 @@ export class TrainingLoop<Scores, R extends LoopRecord<Scores>> {
     const { record } = open
     await this.#folder?.trajectories.append(...open.trajectories)
     open.trajectories = []
-    const last = this.#step >= config.maxSteps
+    const last = this.#step >= config.maxSteps || (record.stopped ?? false)
     const due = config.evaluateEvery > 0 && this.#step % config.evaluateEvery === 0
     if ((last || due) && record.evaluation === undefined) await this.#evaluate(record, signal)
     await this.#folder?.steps.append(record)

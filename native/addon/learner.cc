@@ -7,6 +7,7 @@
 #include "addon/arguments.h"
 #include "addon/async.h"
 #include "addon/bindings.h"
+#include "addon/learner_arguments.h"
 #include "addon/policy.h"
 
 namespace ssrl {
@@ -17,120 +18,6 @@ struct LearnerState {
   std::unique_ptr<Learner> learner;  // compute thread
   std::atomic<int64_t> steps{0};     // for the JS thread
 };
-
-// What a micro-batch is on its way to the compute thread: copies, since JavaScript may change or transfer its
-// arrays.
-struct BatchCopy {
-  std::vector<int32_t> tokens, offsets;
-  std::vector<float> weights, advantages, old_log_probs, reference_log_probs, drift_weights, returns,
-      old_values;
-  bool has_advantages = false, has_old = false, has_reference = false, has_drift = false;
-  bool has_returns = false, has_old_values = false;
-  bool sequence_ratio = false;
-
-  LearnerBatch view() const {
-    const auto optional = [](bool given, const std::vector<float>& values) {
-      return given ? values.data() : nullptr;
-    };
-    return {.sequences = {tokens.data(), offsets.data(), int64_t(offsets.size()) - 1},
-            .weights = weights.data(),
-            .advantages = optional(has_advantages, advantages),
-            .old_log_probs = optional(has_old, old_log_probs),
-            .reference_log_probs = optional(has_reference, reference_log_probs),
-            .drift_weights = optional(has_drift, drift_weights),
-            .sequence_ratio = sequence_ratio,
-            .returns = optional(has_returns, returns),
-            .old_values = optional(has_old_values, old_values)};
-  }
-};
-
-[[noreturn]] void refuse(Napi::Env env, const std::string& message) {
-  throw to_error(env, invalid_arg(message));
-}
-
-// False for null; the array's length must be `count`.
-bool floats_of(const Napi::Object& object, const char* name, size_t count, bool required,
-               std::vector<float>* out) {
-  const Napi::Value value = object.Get(name);
-  if (!required && (value.IsNull() || value.IsUndefined())) return false;
-  *out = float32_array_of(value, name);
-  if (out->size() == count) return true;
-  refuse(object.Env(), "Expected " + std::to_string(count) + " values for " + name + " but received " +
-                           std::to_string(out->size()));
-}
-
-bool flag_of(const Napi::Value& value) {
-  return value.IsBoolean() && value.As<Napi::Boolean>().Value();
-}
-
-BatchCopy read_batch(const Napi::Object& object, const ModelConfig& config) {
-  BatchCopy batch;
-  batch.tokens = int32_array_of(object.Get("tokens"), "tokens");
-  batch.offsets = int32_array_of(object.Get("offsets"), "offsets");
-  if (batch.offsets.empty()) refuse(object.Env(), "Expected at least one offset but received none");
-  const int64_t sequences = int64_t(batch.offsets.size()) - 1;
-  throw_if_error(object.Env(), check_sequences(config, {batch.tokens.data(), batch.offsets.data(), sequences},
-                                               int64_t(batch.tokens.size())));
-  const size_t values = batch.tokens.size() - size_t(sequences);
-  floats_of(object, "weights", values, true, &batch.weights);
-  batch.has_advantages = floats_of(object, "advantages", values, false, &batch.advantages);
-  batch.has_old = floats_of(object, "oldLogProbs", values, false, &batch.old_log_probs);
-  batch.has_reference = floats_of(object, "referenceLogProbs", values, false, &batch.reference_log_probs);
-  batch.has_drift = floats_of(object, "driftWeights", values, false, &batch.drift_weights);
-  if (batch.has_drift && !batch.has_old) refuse(object.Env(), "Expected oldLogProbs beside driftWeights");
-  batch.has_returns = floats_of(object, "returns", values, false, &batch.returns);
-  batch.has_old_values = floats_of(object, "oldValues", values, false, &batch.old_values);
-  batch.sequence_ratio = flag_of(object.Get("sequenceRatio"));
-  return batch;
-}
-
-ops::KlEstimator kl_estimator_of(const Napi::Value& value) {
-  const std::string name = value.IsUndefined() ? "k3" : string_of(value, "klEstimator");
-  if (name == "k1") return ops::KlEstimator::kK1;
-  if (name == "k2") return ops::KlEstimator::kK2;
-  if (name != "k3") refuse(value.Env(), "Expected 'k1', 'k2' or 'k3' for klEstimator");
-  return ops::KlEstimator::kK3;
-}
-
-ValueLossOptions read_value_loss(const Napi::Object& object, const BatchCopy& batch) {
-  ValueLossOptions value;
-  if (!batch.has_returns) return value;
-  value.clip = number_of(object.Get("valueClip"), "valueClip");
-  value.coefficient = number_of(object.Get("valueCoefficient"), "valueCoefficient");
-  value.detached = flag_of(object.Get("detachValue"));
-  if (!(value.clip >= 0) || !(value.coefficient > 0)) {
-    refuse(object.Env(), "Expected a valueClip of at least 0 and a valueCoefficient above 0");
-  }
-  if (value.clip > 0 && !batch.has_old_values) {
-    refuse(object.Env(), "Expected oldValues, as valueClip is not 0");
-  }
-  return value;
-}
-
-PassLoss read_loss(const Napi::Object& object, const BatchCopy& batch) {
-  const auto number = [&](const char* name) { return float(number_of(object.Get(name), name)); };
-  const std::string name = string_of(object.Get("type"), "type");
-  if (name != "sft" && name != "policy-gradient" && name != "value") {
-    refuse(object.Env(), "Expected 'sft', 'policy-gradient' or 'value' for type");
-  }
-  if (name == "value" && !batch.has_returns) refuse(object.Env(), "Expected returns for a loss of values");
-  const ops::PolicyLossOptions loss = {
-      .type = name == "policy-gradient" ? ops::LossType::kPolicyGradient : ops::LossType::kSft,
-      .temperature = number("temperature"),
-      .epsilon = number("epsilon"),
-      .epsilon_high = number("epsilonHigh"),
-      .dual_clip = number("dualClip"),
-      .beta = number("beta"),
-      .kl = kl_estimator_of(object.Get("klEstimator"))};
-  if (!(loss.temperature > 0)) refuse(object.Env(), "Expected a temperature above 0");
-  if (loss.type == ops::LossType::kPolicyGradient) {
-    if (!batch.has_advantages) refuse(object.Env(), "Expected advantages for a policy-gradient loss");
-    if (loss.beta != 0 && !batch.has_reference) {
-      refuse(object.Env(), "Expected referenceLogProbs, as beta is not 0");
-    }
-  }
-  return {.has_policy = name != "value", .policy = loss, .value = read_value_loss(object, batch)};
-}
 
 Napi::Value statistics_to_js(Napi::Env env, const LearnerStatistics& statistics) {
   const ops::PolicyLossStatistics& s = statistics.loss.policy;
@@ -157,7 +44,9 @@ Napi::Value statistics_to_js(Napi::Env env, const LearnerStatistics& statistics)
 class LearnerObject : public Napi::ObjectWrap<LearnerObject> {
  public:
   explicit LearnerObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LearnerObject>(info) {
-    if (!info[0].IsExternal()) refuse(info.Env(), "Learners are made by createLearner()");
+    if (!info[0].IsExternal()) {
+      throw to_error(info.Env(), invalid_arg("Learners are made by createLearner()"));
+    }
     state_ = *info[0].As<Napi::External<std::shared_ptr<LearnerState>>>().Data();
   }
 
@@ -241,15 +130,7 @@ class LearnerObject : public Napi::ObjectWrap<LearnerObject> {
   }
 
   Napi::Value step(const Napi::CallbackInfo& info) {
-    const Napi::Object options = object_of(info[0], "options");
-    const double rate = number_of(options.Get("learningRate"), "learningRate");
-    const Napi::Value most_value = options.Get("maxGradNorm");
-    const double most = most_value.IsNumber() ? most_value.As<Napi::Number>().DoubleValue() : 0;
-    if (!(rate >= 0) || !(most > 0)) {
-      refuse(info.Env(),
-             "Expected a learningRate of at least 0 and a maxGradNorm above 0 (Infinity: no clipping)");
-    }
-    const StepOptions step{rate, most, flag_of(options.Get("valueHeadOnly"))};
+    const StepOptions step = read_step(object_of(info[0], "options"));
     return run<double>(
         info, {},
         [step](Learner& learner, const AbortFlag*) -> Result<double> {
@@ -266,13 +147,8 @@ class LearnerObject : public Napi::ObjectWrap<LearnerObject> {
 
   // values(tokens, offsets, abort)
   Napi::Value values(const Napi::CallbackInfo& info) {
-    auto batch = std::make_shared<BatchCopy>();
-    batch->tokens = int32_array_of(info[0], "tokens");
-    batch->offsets = int32_array_of(info[1], "offsets");
-    if (batch->offsets.empty()) refuse(info.Env(), "Expected at least one offset but received none");
-    const Sequences sequences = batch->view().sequences;
-    throw_if_error(info.Env(),
-                   check_sequences(state(info)->policy->config, sequences, int64_t(batch->tokens.size())));
+    auto batch =
+        std::make_shared<const BatchCopy>(read_sequences(info[0], info[1], state(info)->policy->config));
     return run<std::vector<float>>(
         info, {.abort = abort_flag_of(info[2])},
         [batch](Learner& learner, const AbortFlag* abort, PolicyState& policy) -> Result<std::vector<float>> {
@@ -323,32 +199,14 @@ class LearnerObject : public Napi::ObjectWrap<LearnerObject> {
   std::shared_ptr<LearnerState> state_;
 };
 
-LearnerOptions read_options(const Napi::Object& object) {
-  const auto number = [&](const char* name) { return number_of(object.Get(name), name); };
-  const double budget = number("activationBudget");
-  const LearnerOptions options = {.beta1 = number("beta1"),
-                                  .beta2 = number("beta2"),
-                                  .epsilon = number("epsilon"),
-                                  .weight_decay = number("weightDecay"),
-                                  .activation_budget = budget < 1e18 ? int64_t(budget) : int64_t(1e18),
-                                  .value_head = flag_of(object.Get("valueHead"))};
-  const bool betas = options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1;
-  if (!betas || !(options.epsilon > 0) || !(options.weight_decay >= 0) || options.activation_budget < 0) {
-    refuse(object.Env(),
-           "Expected betas from 0 to below 1, an epsilon above 0, a weightDecay and an activationBudget of "
-           "at least 0");
-  }
-  return options;
-}
-
 Napi::Value create_learner(const Napi::CallbackInfo& info) {
   auto state = std::make_shared<LearnerState>();
   state->policy = policy_state_of(info[0]);
   const Napi::Object policy = info[0].As<Napi::Object>();
   return run_on_policy<Done>(
       policy, state->policy, {},
-      [state, options = read_options(object_of(info[1], "options"))](PolicyState& owner,
-                                                                     const AbortFlag*) -> Result<Done> {
+      [state, options = read_learner_options(object_of(info[1], "options"))](
+          PolicyState& owner, const AbortFlag*) -> Result<Done> {
         auto learner = Learner::create(*owner.model, options);
         if (!learner.ok()) return learner.status();
         state->learner = std::move(learner.value());

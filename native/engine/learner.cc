@@ -161,6 +161,7 @@ Status Learner::step(const StepOptions& options, double* gradient_norm) {
   shared.weight_decay = options_.weight_decay;
   shared.gradient_scale = float(std::min(1.0, options.max_gradient_norm / (*gradient_norm + 1e-6)));
   if (!options.value_head_only) SSRL_RETURN_IF_ERROR(step_model(shared));
+  shared.learning_rate = options.value_head_learning_rate;
   if (value_head_ != nullptr) SSRL_RETURN_IF_ERROR(value_head_->step(shared));
   return zero_gradients();
 }

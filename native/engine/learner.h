@@ -43,7 +43,8 @@ struct LearnerStatistics {
 struct StepOptions {
   double learning_rate;
   double max_gradient_norm;
-  bool value_head_only = false;  // the model stays as it is
+  double value_head_learning_rate;
+  bool value_head_only;  // the model stays as it is
 };
 
 class Learner {

@@ -20,12 +20,21 @@ test('without settings every default of the table holds', (t) => {
   }
 })
 
+const gae = { estimator: 'gae' }
+
 test('every default passes its own check', (t) => {
   for (const trainer of ['ssrl', 'sft'] as const) {
     for (const name of settingNames(trainer)) {
       const needed = {
         packedLength: { packing: true },
         maxGenerationBatches: { dynamicSampling: true },
+        critic: gae,
+        gamma: gae,
+        gaeLambda: gae,
+        criticLearningRate: gae,
+        criticWarmupSteps: gae,
+        valueClip: gae,
+        valueCoefficient: { ...gae, critic: 'shared' },
         klCovCoefficient: { klCovRatio: 2e-4, numIterations: 2 },
       }[name as string]
       t.notThrows(() => parseConfig({ [name]: defaultOf(name, trainer), ...needed } as never, trainer), name)

@@ -84,6 +84,48 @@ for (const dtype of ['f32', 'bf16'] as const) {
   })
 }
 
+for (const critic of ['copy', 'shared'] as const) {
+  test(`a critic goes on as it was, its optimizer too (${critic})`, async (t) => {
+    const ppo = {
+      estimator: 'gae',
+      critic,
+      criticLearningRate: 1e-2,
+      criticWarmupSteps: 1,
+      maxSteps: 3,
+    } as const
+    const whole = await startRun(t, ppo)
+    const records = (await finish(whole.trainer)).map(withoutTimes)
+    const weights = await weightsOf(whole.trainer)
+    for (const step of [1, 2]) {
+      const checkpoint = path.join(whole.outputDirectory, 'checkpoints', `step-00000${step}`)
+      const resumed = await SSRLTrainer.resume(checkpoint, {
+        rewards: lettersE,
+        outputDirectory: path.join(whole.outputDirectory, `again-${step}`),
+      })
+      t.deepEqual((await finish(resumed)).map(withoutTimes), records.slice(step))
+      t.deepEqual(await weightsOf(resumed), weights)
+      free(resumed)
+    }
+  })
+}
+
+test('a run that refills its batches and refines them goes on with the same questions', async (t) => {
+  const settings = { dynamicSampling: true, numMiniBatches: 2, overlongBuffer: 6, maxSteps: 3 } as const
+  // Some groups are equal, so that the next question depends on what came before.
+  const rewards: RewardFunction = (all) =>
+    all.map(({ group, text }) => (group % 2 === 0 ? 1 : (text.split('e').length - 1) / (text.length + 1)))
+  const whole = await startRun(t, { ...settings, rewards: [{ name: 'some', reward: rewards }] })
+  const records = (await finish(whole.trainer)).map(withoutTimes)
+  t.true((records[0] as StepRecord).sampling.rounds > 1)
+  const checkpoint = path.join(whole.outputDirectory, 'checkpoints', 'step-000001')
+  const resumed = await SSRLTrainer.resume(checkpoint, {
+    rewards: [{ name: 'some', reward: rewards }],
+    outputDirectory: path.join(whole.outputDirectory, 'again'),
+  })
+  t.deepEqual((await finish(resumed)).map(withoutTimes), records.slice(1))
+  free(resumed)
+})
+
 test('resuming a run folder goes on from its newest checkpoint, and its files read as if it had never stopped', async (t) => {
   const whole = await startRun(t)
   const records = (await finish(whole.trainer)).map(withoutTimes)

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rename, rm, symlink } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rename, rm, symlink } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -139,6 +139,69 @@ test('KL-Cov holds tokens near where they were, and clips none', async (t) => {
   t.not(strong.ratio.max, weak.ratio.max)
 })
 
+for (const critic of ['copy', 'shared'] as const) {
+  test(`PPO: rewards rise (${critic})`, async (t) => {
+    const run = { maxSteps: 24, promptsPerStep: 6, numGenerations: 8, learningRate: 1e-2 }
+    const ppo = { estimator: 'gae', critic, criticLearningRate: 1e-2, valueClip: null } as const
+    const records = await collect(await trainer(t, { ...run, ...ppo }))
+    const mean = (part: StepRecord[]) => part.reduce((sum, { reward }) => sum + reward.mean, 0) / part.length
+    t.true(mean(records.slice(-5)) > 1.5 * mean(records.slice(0, 5)))
+    t.true(records.every(({ mismatch }) => mismatch === 0))
+    t.is(records[0]!.critic!.explainedVariance, 0, 'all values begin as 0')
+    t.true(records.at(-1)!.critic!.loss < records[0]!.critic!.loss)
+  })
+
+  test(`PPO: the critic comes to know which questions pay (${critic})`, async (t) => {
+    const known: RewardFunction = (all) => all.map(({ question }) => Number(/[02468] born/.test(question)))
+    const run = {
+      promptsPerStep: 10,
+      numGenerations: 2,
+      maxCompletionLength: 4,
+      maxSteps: 30,
+      rewards: known,
+    }
+    const rates = { learningRate: 1e-2, criticLearningRate: 1e-2, valueClip: null }
+    const own =
+      critic === 'copy' ? { maxSteps: 30, criticWarmupSteps: 29 } : { maxSteps: 55, valueCoefficient: 1 }
+    const records = await collect(await trainer(t, { ...run, ...rates, ...own, estimator: 'gae', critic }))
+    t.true(records.slice(0, 3).every(({ critic }) => critic!.explainedVariance < 0.1))
+    t.true(Math.max(...records.map(({ critic }) => critic!.explainedVariance)) > 0.5)
+    t.true(Math.min(...records.map(({ critic }) => critic!.loss)) < 0.08)
+  })
+
+  test(`PPO: while the critic warms up the policy does not move (${critic})`, async (t) => {
+    const ppo = { estimator: 'gae', critic, criticWarmupSteps: 2, criticLearningRate: 1e-2 } as const
+    const made = await trainer(t, { ...ppo, maxSteps: 3, weightDecay: 0.1 })
+    const before = await weightsOf(made.policy)
+    const losses: number[] = []
+    for await (const record of made.train()) {
+      losses.push(record.critic!.loss)
+      const moved = largestDifference(before, await weightsOf(made.policy))
+      if (record.step <= 2) {
+        t.is(moved, 0)
+        t.is(record.gradNorm, 0)
+        t.true(record.critic!.gradNorm > 0)
+      } else t.true(moved > 0)
+    }
+    t.true(losses[1]! < losses[0]!)
+  })
+}
+
+test('PPO: several optimizer steps make values leave those of sampling, and their clip acts', async (t) => {
+  const ppo = { estimator: 'gae', valueClip: 0.01, criticLearningRate: 1e-2, numIterations: 4 } as const
+  const [clipped] = await collect(await trainer(t, { ...ppo, maxSteps: 1 }))
+  t.true(clipped!.critic!.clip > 0)
+  const [free] = await collect(await trainer(t, { ...ppo, valueClip: 1e6, maxSteps: 1 }))
+  t.is(free!.critic!.clip, 0)
+})
+
+test('PPO needs no group: one trajectory a question will do', async (t) => {
+  const [record] = await collect(
+    await trainer(t, { estimator: 'gae', numGenerations: 1, promptsPerStep: 6, maxSteps: 1 }),
+  )
+  t.true(record!.gradNorm > 0)
+})
+
 for (const estimator of ['rloo', 'reinforce_plus_plus', 'reinforce_plus_plus_baseline'] as const) {
   test(`rewards rise with the ${estimator} estimator`, async (t) => {
     const run = { maxSteps: 30, promptsPerStep: 6, numGenerations: 8, learningRate: 1e-2 }
@@ -223,6 +286,45 @@ for (const lossType of ['dapo', 'bnpo', 'grpo', 'dr_grpo'] as const) {
     }
   })
 }
+
+test('a collapse alarm warns with the step; by setting the run stops there, evaluated and saved', async (t) => {
+  const outputDirectory = await folder(t)
+  const warnings: string[] = []
+  const watch = {
+    alarmWindow: 2,
+    // No policy is so unsure.
+    alarmEntropyMin: 9,
+    alarmEntropyMax: null,
+    onWarning: (message: string) => warnings.push(message),
+  }
+  const told = await collect(await trainer(t, { ...watch, alarms: 'warn' }))
+  t.deepEqual(
+    told.map(({ alarms = [] }) => alarms),
+    [[], ['entropyLow'], ['entropyLow'], ['entropyLow']],
+  )
+  t.is(warnings.length, 1)
+  t.regex(warnings[0]!, /^step 2: .*entropy/)
+  const options = { ...watch, alarms: 'stop', outputDirectory, evaluation: questions(2), keep: 1 } as const
+  const made = await trainer(t, { ...options, evaluateEvery: 1 })
+  const stopped = await collect(made)
+  t.deepEqual(
+    stopped.map(({ step, stopped = false, evaluation }) => [step, stopped, evaluation !== undefined]),
+    [
+      [1, false, true],
+      [2, true, true],
+    ],
+  )
+  const kept = await readdir(path.join(outputDirectory, 'checkpoints'))
+  t.deepEqual(kept.toSorted(), ['best', `step-00000${made.best!.step}`, 'step-000002'].toSorted())
+  t.is(made.best!.step, 1)
+  await readFile(path.join(outputDirectory, 'policy', 'model.safetensors'))
+  t.deepEqual(
+    (await collect(await trainer(t, { onWarning: watch.onWarning, alarms: 'off' }))).flatMap(
+      ({ alarms = [] }) => alarms,
+    ),
+    [],
+  )
+})
 
 test('rewards rise where they can be earned', async (t) => {
   const made = await trainer(t, { maxSteps: 30, promptsPerStep: 6, numGenerations: 8, learningRate: 1e-2 })

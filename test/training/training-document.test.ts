@@ -16,6 +16,7 @@ test('docs/training.md explains every field of a step record', async (t) => {
     maxCompletionLength: 4,
     maxSteps: 1,
     answerReward: 'majorityVote',
+    estimator: 'gae',
   })
   const record = await trainer.run()
   trainer.dispose()

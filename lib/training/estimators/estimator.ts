@@ -25,7 +25,7 @@ export interface Estimate {
   returns?: (Float32Array | null)[]
 }
 
-export type EstimatorSettings = Pick<Config, 'scaleRewards' | 'advantageEpsilon'>
+export type EstimatorSettings = Pick<Config, 'scaleRewards' | 'advantageEpsilon' | 'gamma' | 'gaeLambda'>
 
 export type Estimator = (scored: readonly Scored[], settings: EstimatorSettings) => Estimate
 

@@ -1,17 +1,19 @@
 import type { Config } from '../config.ts'
 import { type Estimate, type EstimatorSettings, isConstant, membersOf, type Scored } from './estimator.ts'
+import { gae } from './gae.ts'
 import { grpo } from './grpo.ts'
 import { reinforcePlusPlus } from './reinforce-plus-plus.ts'
 import { reinforcePlusPlusBaseline } from './reinforce-plus-plus-baseline.ts'
 import { rloo } from './rloo.ts'
 
-export type { Advantage, Estimate, Scored } from './estimator.ts'
+export type { Advantage, Estimate, EstimatorSettings, Scored } from './estimator.ts'
 
 const estimators = {
   grpo,
   rloo,
   reinforce_plus_plus: reinforcePlusPlus,
   reinforce_plus_plus_baseline: reinforcePlusPlusBaseline,
+  gae,
 }
 
 /** Advantages by the estimator of the settings. */

@@ -1,14 +1,18 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { countConstantGroups, estimate } from '../../../lib/training/estimators/index.ts'
+import {
+  countConstantGroups,
+  type EstimatorSettings,
+  estimate,
+} from '../../../lib/training/estimators/index.ts'
 import { standardDeviation } from '../../../lib/training/estimators/whiten.ts'
 
-const byGroup = { scaleRewards: 'group', advantageEpsilon: 1e-6 } as const
+const byGroup = { scaleRewards: 'group', advantageEpsilon: 1e-6, gamma: 1, gaeLambda: 1 } as const
 
 function groupAdvantages(
   rewards: readonly (number | null)[],
   groups: readonly number[],
-  settings: { scaleRewards: 'group' | 'batch' | 'none'; advantageEpsilon: number },
+  settings: EstimatorSettings,
 ) {
   const scored = rewards.map((reward, index) => ({
     group: groups[index]!,
@@ -60,9 +64,19 @@ test('a group of one reward and nulls teaches nothing', (t) => {
 test('scaleRewards none keeps plain differences, batch divides by the deviation of all rewards', (t) => {
   const rewards = [1, 0, 0, 0, 0.5, 0.1]
   const groups = [0, 0, 0, 0, 1, 1]
-  const plain = groupAdvantages(rewards, groups, { scaleRewards: 'none', advantageEpsilon: 1e-6 }).values
+  const plain = groupAdvantages(rewards, groups, {
+    scaleRewards: 'none',
+    advantageEpsilon: 1e-6,
+    gamma: 1,
+    gaeLambda: 1,
+  }).values
   t.deepEqual(plain.slice(0, 2), [0.75, -0.25])
-  const batch = groupAdvantages(rewards, groups, { scaleRewards: 'batch', advantageEpsilon: 1e-6 }).values
+  const batch = groupAdvantages(rewards, groups, {
+    scaleRewards: 'batch',
+    advantageEpsilon: 1e-6,
+    gamma: 1,
+    gaeLambda: 1,
+  }).values
   const scale = standardDeviation(rewards) + 1e-6
   t.deepEqual(
     batch,

@@ -2,7 +2,7 @@ import test from 'ava'
 import { estimate, type Scored } from '../../../lib/training/estimators/index.ts'
 
 const epsilon = 1e-6
-const settings = { scaleRewards: 'group', advantageEpsilon: epsilon } as const
+const settings = { scaleRewards: 'group', advantageEpsilon: epsilon, gamma: 1, gaeLambda: 1 } as const
 const plain = (scored: Scored[]) =>
   estimate(scored, { ...settings, estimator: 'reinforce_plus_plus' }).advantages
 const baseline = (scored: Scored[]) =>

@@ -1,7 +1,13 @@
 import test from 'ava'
 import { estimate } from '../../../lib/training/estimators/index.ts'
 
-const settings = { estimator: 'rloo', scaleRewards: 'group', advantageEpsilon: 1e-6 } as const
+const settings = {
+  estimator: 'rloo',
+  scaleRewards: 'group',
+  advantageEpsilon: 1e-6,
+  gamma: 1,
+  gaeLambda: 1,
+} as const
 const mask = Uint8Array.of(1)
 const rloo = (rewards: (number | null)[], groups = rewards.map(() => 0)) =>
   estimate(
