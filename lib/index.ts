@@ -100,6 +100,7 @@ export {
   type TrajectoryRecord,
   trajectoryRecord,
 } from './rollout/trajectory.ts'
+export { type Algorithm, algorithms } from './training/algorithms.ts'
 export {
   type BootstrapOptions,
   type BootstrapShot,

@@ -1,4 +1,5 @@
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
+import { type Algorithm, algorithms } from '../training/algorithms.ts'
 import type { StepRecord } from '../training/step-record.ts'
 import type { TrainerState } from '../training/trainer-state.ts'
 import { addPolicyOptions, note, type PolicyOptions } from './common.ts'
@@ -6,6 +7,7 @@ import { addConfigOptions, givenSettings } from './config-flags.ts'
 import { defaultOutput, figure, requireFlag, runTraining } from './training-run.ts'
 
 interface TrainFlags extends PolicyOptions {
+  algorithm?: Algorithm
   train?: string
   eval?: string
   resume?: string
@@ -14,10 +16,15 @@ interface TrainFlags extends PolicyOptions {
 
 /** `ssrl train`: self-search RL on a question file. */
 export function trainCommand(): Command {
-  const command = new Command('train').description('Train a policy to search its own memory (SSRL by GRPO).')
+  const command = new Command('train').description('Train a policy to search its own memory (SSRL).')
   addPolicyOptions(command, { required: false })
     .option('--train <file>', 'training questions (JSONL or parquet)')
     .option('--eval <file>', 'held-out questions')
+    .addOption(
+      new Option('--algorithm <name>', 'settings of a published algorithm; those that are given win').choices(
+        Object.keys(algorithms),
+      ),
+    )
     .option('--resume <folder>', 'go on with a run: its folder, or one of its checkpoints')
     .option('--json', 'print step records as JSON lines')
   addConfigOptions(command, 'ssrl')
@@ -34,7 +41,11 @@ async function begin(command: Command, flags: TrainFlags) {
   const { SSRLTrainer } = await import('../training/ssrl-trainer.ts')
   const { parseConfig } = await import('../training/config-parse.ts')
   const { readQuestionFile } = await import('./questions.ts')
-  const settings = { outputDirectory: defaultOutput('train'), ...(await givenSettings(command, 'ssrl')) }
+  const settings = {
+    outputDirectory: defaultOutput('train'),
+    ...algorithms[flags.algorithm ?? 'ssrl'],
+    ...(await givenSettings(command, 'ssrl')),
+  }
   // Wrong settings are told before a model is loaded.
   const { answerReward } = parseConfig(settings, 'ssrl')
   const answers = answerReward === 'majorityVote' ? 'optional' : 'required'
@@ -50,6 +61,7 @@ async function resume(command: Command, flags: TrainFlags, folder: string) {
   const { SSRLTrainer } = await import('../training/ssrl-trainer.ts')
   const { readQuestionFile } = await import('./questions.ts')
   const trainer = await SSRLTrainer.resume(folder, {
+    ...algorithms[flags.algorithm ?? 'ssrl'],
     ...(await givenSettings(command, 'ssrl')),
     train:
       flags.train === undefined ? undefined : await readQuestionFile(flags.train, await answersOf(folder)),
