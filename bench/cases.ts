@@ -32,9 +32,11 @@ export interface Variant {
   model: 'policy' | 'qwen2.5-0.5b' | 'qwen2.5-0.5b-32k' | 'tiny'
   /** instead of --threads */
   threads?: number
+  /** left out unless it is named: for GPUs */
+  byName?: boolean
 }
 
-type Options = Partial<Pick<Variant, 'model' | 'threads'>>
+type Options = Partial<Pick<Variant, 'model' | 'threads' | 'byName'>>
 
 function variant(id: string, title: string, unit: Unit, sizes: Sizes, options: Options = {}): Variant {
   return { case: id.split('/')[0]!, id, title, unit, sizes, model: 'policy', ...options }
@@ -81,6 +83,7 @@ const all: Variant[] = [
   variant('generate/32-1-thread', '32 × (64 + 64), one thread', 'tok/s', generate(32, 64, 1, [64]), {
     threads: 1,
   }),
+  variant('generate/256', '256 × (64 + 64)', 'tok/s', generate(256, 64, 1, [64]), { byName: true }),
   variant('generate/groups', '8 groups of 8, shared prompt, 156 + 128', 'tok/s', generate(8, 156, 8, [128])),
   variant('generate/ragged', '33 × (64 + 16, 64 or 256)', 'tok/s', generate(33, 64, 1, ragged)),
   variant('generate-one', 'one sequence, 64 + 256', 'tok/s', generate(1, 64, 1, [256])),
@@ -89,6 +92,9 @@ const all: Variant[] = [
     threads: 1,
   }),
   variant('learner/packed-4096', 'policy gradient, 4,096 tokens in 16 rows', 'tok/s', learner(16, 256)),
+  variant('learner/packed-8192', 'policy gradient, 8,192 tokens in 32 rows', 'tok/s', learner(32, 256), {
+    byName: true,
+  }),
   variant('learner/qwen-4x256', 'policy gradient, 4 × 256, Qwen2.5-0.5B shape', 'tok/s', learner(4, 256), {
     model: 'qwen2.5-0.5b',
   }),
@@ -160,7 +166,7 @@ export const caseNames = [...new Set(all.map((variant) => variant.case))]
 /** The variants of these cases (`generate`) or single ones (`generate/groups`); all of them for no name. */
 export function variantsOf(names: readonly string[], { quick }: { quick: boolean }): Variant[] {
   const wanted = (variant: Variant) =>
-    names.length === 0 || names.includes(variant.case) || names.includes(variant.id)
+    names.includes(variant.id) || (!variant.byName && (names.length === 0 || names.includes(variant.case)))
   return all.filter(wanted).map((variant) => (quick ? shortened(variant) : variant))
 }
 

@@ -8,24 +8,35 @@ import { readQuestions } from './prompts.ts'
 import { appendRows, type Row, resultsFile } from './results.ts'
 import { measure, type Session } from './runner.ts'
 
+const prefix = process.env.SSRL_BENCH_GPU === undefined ? '' : 'gpu/'
+
 async function main(argv: string[]): Promise<void> {
   if (argv.includes('--help') || argv.includes('-h')) return console.log(usage)
   const settings = parseSettings(argv, resultsFile)
   const session: Session = {
     settings,
     questions: await readQuestions(),
-    run: { run: new Date().toISOString(), commit: await commit(), cpu: os.cpus()[0]?.model ?? 'unknown' },
+    run: { run: new Date().toISOString(), commit: await commit(), cpu: machine() },
     limits: new Map(),
     note: (text) => console.error(text),
   }
   const all: Row[] = []
   for (const variant of variantsOf(settings.names, settings)) {
     console.error(`${variant.id}: ${variant.title}`)
-    const rows = await measure(variant, session)
+    // Figures of a GPU stand apart from those of the CPU.
+    const rows = (await measure(variant, session)).map((row) => ({
+      ...row,
+      variant: `${prefix}${row.variant}`,
+    }))
     if (settings.output !== undefined) await appendRows(rows, settings.output)
     all.push(...rows)
   }
   console.table(all.map(shown))
+}
+
+/** bench/gpu.ts names the GPU that computes. */
+function machine(): string {
+  return process.env.SSRL_BENCH_GPU ?? os.cpus()[0]?.model ?? 'unknown'
 }
 
 async function commit(): Promise<string> {

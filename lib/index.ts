@@ -43,6 +43,7 @@ export {
   type TemplateVariables,
 } from './policy/chat-template.ts'
 export type { Completion, TokenEvent } from './policy/completion.ts'
+export type { DeviceChoice, DeviceName } from './policy/device.ts'
 export { exportGguf, type GgufDtype, type GgufExport, type GgufOptions } from './policy/export.ts'
 export type { HubProgress } from './policy/hub.ts'
 export type { DeviceOptions, LoadOptions, LoadProgress } from './policy/load.ts'

@@ -1,12 +1,13 @@
 /** Arguments and results of `kernels.*`; shapes stand in brackets. */
 import type { DType } from './native.ts'
+import type { DeviceChoice } from './policy/device.ts'
 
 /** Float32Array: f32. Uint16Array: bf16 patterns. Arrays of one call agree unless it says otherwise. */
 export type Elements = Float32Array | Uint16Array
 
 export interface KernelOptions {
-  /** 'auto' takes the best there is. 'cuda-emulated' is in test builds only. Default: 'cpu'. */
-  device?: 'cpu' | 'auto' | 'cuda-emulated'
+  /** As for policies. 'cuda-emulated' is in test builds only. Default: 'cpu'. */
+  device?: DeviceChoice
   /** Default: SSRL_THREADS, else as many as the process may use. */
   threads?: number
 }

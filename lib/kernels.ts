@@ -32,6 +32,7 @@ import type {
 } from './kernels-types.ts'
 import { loadEmulated, loadNative } from './native.ts'
 import { runNative } from './native-call.ts'
+import { chooseDevice } from './policy/device.ts'
 
 export type * from './kernels-types.ts'
 
@@ -39,18 +40,13 @@ type Arguments = Record<string, unknown>
 
 async function call<T>(name: string, args: object, options: KernelOptions | undefined): Promise<T> {
   const device = options?.device ?? 'cpu'
-  if (device !== 'cpu' && device !== 'auto' && device !== 'cuda-emulated') {
-    throw new SsrlError(
-      'ERR_NO_DEVICE',
-      `Expected the device 'cpu' or 'auto' but received '${String(device)}'`,
-    )
-  }
   if (typeof args !== 'object' || args === null) {
     throw new SsrlError('ERR_INVALID_ARG', `Expected an object of arguments for kernels.${name}`)
   }
   const threads = options?.threads ?? defaultThreads()
-  const kernel = (device === 'cuda-emulated' ? loadEmulated() : loadNative()).kernels[name]!
-  const place = { threads, device: device === 'auto' ? 'cpu' : device }
+  const isEmulated = String(device).startsWith('cuda-emulated')
+  const kernel = (isEmulated ? loadEmulated() : loadNative()).kernels[name]!
+  const place = { threads, device: isEmulated || device === 'cpu' ? device : chooseDevice(String(device)) }
   return (await runNative(async () => kernel({ ...(args as Arguments), ...place }))) as T
 }
 

@@ -305,8 +305,26 @@ export interface NativeEnvironment {
   build: string
 }
 
+/** What there is of CUDA. `missing` says why nothing can be used of it, or nothing of a device; null: it can. */
+export interface NativeCuda {
+  /** As CUDA counts: 12040 is 12.4. The driver's is the newest that it runs; 0: there is none. */
+  driver: number
+  runtime: number
+  missing: string | null
+  devices: {
+    name: string
+    /** bytes */
+    memory: number
+    /** compute capability, like '9.0' */
+    capability: string
+    multiprocessors: number
+    missing: string | null
+  }[]
+}
+
 export interface NativeAddon {
   environment(): NativeEnvironment
+  cuda(): NativeCuda
   createAbortToken(): NativeAbortToken
   /** Stops the compute thread for good; for process exit. */
   shutdown(): void
@@ -330,6 +348,8 @@ export interface NativeAddon {
   ): Promise<void>
   loadPolicy(options: {
     config: NativeModelConfig
+    /** 'cpu', 'cuda:0', ... */
+    device: string
     dtype: DType
     threads: number
     files: string[]
@@ -340,6 +360,7 @@ export interface NativeAddon {
   /** Normal(0, 0.02) weights from a seed, norms 1, biases 0. */
   initializePolicy(options: {
     config: NativeModelConfig
+    device: string
     dtype: DType
     threads: number
     seed: number
@@ -371,6 +392,17 @@ export interface NativeEmulation {
   countBanks(enabled: boolean): void
   /** By source line, since the last call: wavefronts that accesses need at least, and those that conflicts add. */
   takeBankTotals(): Record<string, { wavefronts: number; conflicts: number }>
+  /** Bytes that can be allocated on an emulated device in all. */
+  setDeviceMemory(device: number, bytes: number): void
+  setCapability(device: number, major: number, minor: number): void
+  /** What a device of hardware does that fails: every call ends in the same error from now on. */
+  loseDevice(device: number): void
+  /** What is missing from now on: the driver, all devices, or nothing. */
+  hideDevices(reason: 'driver' | 'device' | ''): void
+  /** Reads device memory from the host, which ends the process. */
+  touchDevice(): number
+  /** Launches a kernel on host memory. */
+  launchOnHost(): void
   /** The report of a kernel with that fault; empty for 'none'. */
   provoke(fault: string): string
   /** a [32, 8], b [32, 4] -> c [32, 4]: one mma.m16n8k16 on the fragments of a warp. */

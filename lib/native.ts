@@ -19,7 +19,8 @@ let emulated: (NativeAddon & { emulation: NativeEmulation }) | undefined
  */
 export function loadNative(): NativeAddon {
   if (!loaded) {
-    const addon = requireAddon()
+    // Tests of whole policies on emulated devices take the test build's addon in place of this one.
+    const addon = process.env.SSRL_EMULATED === '1' ? loadEmulated() : requireAddon()
     // The compute thread must have ended before the process takes its libraries apart. Worker threads clean up by
     // themselves, and share the thread with the others.
     if (isMainThread) process.on('exit', () => addon.shutdown())

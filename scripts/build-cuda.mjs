@@ -1,5 +1,5 @@
-// Builds what tests need of the CUDA kernels into the build folder: `emulated` (an addon that runs them on the CPU) or
-// `objects` (nvcc for each GPU). Exits 3 with a reason where this machine lacks what that takes.
+// Builds the CUDA backend into the build folder: `emulated` (a test addon that runs the kernels on the CPU) or `library`
+// (nvcc's, for GPUs). Exits 3 with a reason where this machine lacks what that takes.
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import os from 'node:os'
@@ -12,7 +12,7 @@ const targets = {
     name: 'ssrl-emulated',
     reason: 'there is no boost/context/fiber.hpp, on Debian: apt-get install libboost-context-dev',
   },
-  objects: { name: 'ssrl-cuda-objects', reason: 'there is no nvcc' },
+  library: { name: 'ssrl-cuda', reason: 'there is no nvcc' },
 }
 
 function cmake(...args) {
@@ -23,7 +23,9 @@ function cmake(...args) {
 /** What nvcc says goes into files, for the tests that read it. */
 function compilerErrors() {
   const folder = path.join(build, 'cuda')
-  const names = fs.existsSync(folder) ? fs.readdirSync(folder).filter((name) => name.endsWith('.ptxas')) : []
+  const names = fs.existsSync(folder)
+    ? fs.readdirSync(folder).filter((name) => /\.(ptxas|log)$/.test(name))
+    : []
   const lines = names.flatMap((name) => fs.readFileSync(path.join(folder, name), 'utf8').split('\n'))
   return lines.filter((line) => /error/.test(line)).join('\n')
 }

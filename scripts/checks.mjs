@@ -78,7 +78,7 @@ console.log('checks')
 // The addon itself was built, and loaded once, by the set-up before this.
 report('passed', 'the addon is built and loads')
 buildCuda('the CUDA kernels compile for the emulated device', 'emulated')
-buildCuda('the CUDA kernels compile for sm_80 and sm_90', 'objects')
+buildCuda('the CUDA library compiles for sm_80 and sm_90', 'library')
 check('the package builds', bin('tsc'), ['-p', 'tsconfig.build.json'])
 check('types hold', bin('tsc'), ['-p', 'tsconfig.json', '--noEmit'])
 check('TypeScript is formatted and linted', bin('biome'), ['check', '.'])

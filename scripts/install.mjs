@@ -17,6 +17,7 @@ const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
 const addonPath = path.join(root, 'build', 'Release', 'ssrl.node')
 const stampPath = path.join(root, 'build', '.sources')
 const logPath = path.join(root, 'build', 'build.log')
+const cudaLogPath = path.join(root, 'build', 'cuda.log')
 
 // The package as npm installs it has no lock file.
 const inRepository = fs.existsSync(path.join(root, 'package-lock.json'))
@@ -39,6 +40,12 @@ function hasHeader(header) {
   const source = `#include <${header}>\n`
   const result = spawnSync(compiler, ['-std=c++20', '-M', '-x', 'c++', '-'], { input: source, stdio: 'pipe' })
   return result.status === 0
+}
+
+/** CMake looks there too. SSRL_SKIP_CUDA=1 keeps the compiler, which takes minutes, out of it. */
+function hasNvcc() {
+  if (process.env.SSRL_SKIP_CUDA === '1') return false
+  return hasProgram('nvcc') || fs.existsSync('/usr/local/cuda/bin/nvcc')
 }
 
 /** Debian names of what is not there. Headers can only be asked for once there is a compiler. */
@@ -79,7 +86,7 @@ function setupCommand() {
 
 /** A fingerprint of all that the addon is made from. */
 function sourceHash() {
-  const hash = createHash('sha256').update(`${process.platform} ${process.arch}\n`)
+  const hash = createHash('sha256').update(`${process.platform} ${process.arch} ${hasNvcc() ? 'CUDA' : ''}\n`)
   const add = (file) => hash.update(`${path.relative(root, file)}\0`).update(fs.readFileSync(file))
   const walk = (folder) => {
     for (const entry of fs
@@ -120,14 +127,14 @@ function dropForeignCache() {
     fs.rmSync(path.join(root, 'build'), { recursive: true })
 }
 
-/** Runs cmake-js; all output goes to build/build.log, and the steps to `onStep`. */
-function compile(onStep) {
+/** Runs cmake-js; all output goes to the log, and the steps to `onStep`. */
+function compile(onStep, logFile, target = []) {
   dropForeignCache()
-  fs.mkdirSync(path.dirname(logPath), { recursive: true })
-  const log = fs.createWriteStream(logPath)
+  fs.mkdirSync(path.dirname(logFile), { recursive: true })
+  const log = fs.createWriteStream(logFile)
   const manifest = createRequire(import.meta.url).resolve('cmake-js/package.json')
   const cli = path.join(path.dirname(manifest), JSON.parse(fs.readFileSync(manifest, 'utf8')).bin['cmake-js'])
-  const args = [cli, 'build', '--directory', root, '--parallel', String(os.availableParallelism())]
+  const args = [cli, 'build', '--directory', root, '--parallel', String(os.availableParallelism()), ...target]
   return new Promise((resolve) => {
     const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
     for (const stream of [child.stdout, child.stderr]) {
@@ -177,19 +184,27 @@ async function buildAddon(onStep) {
   if (essential.length > 0) return `there is no ${essential.join(', no ')}`
   // Libraries outside of the compiler's own folders are CMake's to find.
   if (missing.length > 0 && hasProgram('apt-get')) return `the packages ${missing.join(', ')} are missing`
-  if (!(await compile(onStep))) return buildFailure()
+  if (!(await compile(onStep, logPath))) return buildFailure()
   const error = loadError()
   if (error !== null) return `it was built, but can't be loaded: ${error}`
+  await buildCuda(onStep)
   fs.writeFileSync(stampPath, hash)
   if (!inRepository) dropIntermediates()
   return null
+}
+
+/** The CUDA library is a plus: without it the addon computes on the CPU, and `ssrl doctor` says so. */
+async function buildCuda(onStep) {
+  if (!hasNvcc()) return
+  if (await compile(onStep, cudaLogPath, ['--target', 'ssrl-cuda'])) return
+  tell(`ssrl: the CUDA library could not be built, the CPU computes. All of what was said: ${cudaLogPath}`)
 }
 
 /** A dependency is not built twice: what the compiler left is tens of megabytes. */
 function dropIntermediates() {
   const build = path.dirname(stampPath)
   for (const name of fs.readdirSync(build)) {
-    if (name !== 'Release' && name !== path.basename(stampPath))
+    if (!['Release', path.basename(stampPath), path.basename(cudaLogPath)].includes(name))
       fs.rmSync(path.join(build, name), { recursive: true })
   }
 }

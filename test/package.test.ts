@@ -62,7 +62,8 @@ async function install(t: ExecutionContext): Promise<string | null> {
       '--omit=optional',
       path.join(folder, packed.filename),
     ],
-    { cwd: app, reject: false, all: true },
+    // The CUDA library takes minutes to compile, and the repository's own build tries it.
+    { cwd: app, reject: false, all: true, env: { SSRL_SKIP_CUDA: '1' } },
   )
   if (result.exitCode === 0) return app
   if (!/ENOTFOUND|ECONNREFUSED|EAI_AGAIN|ETIMEDOUT|ENOTCACHED|ECONNRESET/.test(result.all)) t.fail(result.all)

@@ -27,7 +27,8 @@ const elements = (count: number, dtype: string): Elements =>
 
 /** Seconds of each of `repeats` runs of one kernel, copies and packing aside. */
 async function secondsOf(name: string, args: object, { threads, repeats }: Setting): Promise<number[]> {
-  const { seconds } = await loadNative().kernels[name]!({ ...args, threads, repeat: repeats })
+  const device = process.env.SSRL_DEVICE ?? 'cpu'
+  const { seconds } = await loadNative().kernels[name]!({ ...args, threads, device, repeat: repeats })
   return [...(seconds as Float64Array)]
 }
 
@@ -80,6 +81,7 @@ async function policyLoss({ config, rows }: KernelWork, setting: Setting): Promi
     epsilonHigh: 0.2,
     dualClip: 0,
     beta: 0,
+    klEstimator: 'k3',
     backward: true,
   }
   return { values: (await secondsOf('policyLoss', args, setting)).map((seconds) => seconds * milliseconds) }

@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
+import { type DeviceChoice, devicePattern } from '../policy/device.ts'
 
 /** Results go to stdout… */
 export function print(text = ''): void {
@@ -44,6 +45,12 @@ export function integer(range: Range = {}): (text: string) => number {
   return (text) => parseNumber(text, 'a whole number', Number.isSafeInteger, range)
 }
 
+/** An option parser for devices. */
+function device(text: string): DeviceChoice {
+  if (devicePattern.test(text)) return text as DeviceChoice
+  throw new InvalidArgumentError(`Expected 'auto', 'cpu', 'cuda' or 'cuda:n' but received '${text}'.`)
+}
+
 /** An option parser for finite numbers. */
 export function number(range: Range = {}): (text: string) => number {
   return (text) => parseNumber(text, 'a number', Number.isFinite, range)
@@ -57,7 +64,7 @@ export function repeated(text: string, previous: string[] | undefined): string[]
 /** What `addPolicyOptions` puts into a command's options. */
 export interface PolicyOptions {
   policy: string
-  device?: 'auto' | 'cpu'
+  device?: DeviceChoice
   dtype?: 'f32' | 'bf16'
   threads?: number
 }
@@ -69,7 +76,11 @@ export function addPolicyOptions(command: Command, { required = true } = {}): Co
   if (required) command.requiredOption(flags, meaning)
   else command.option(flags, meaning)
   return command
-    .addOption(new Option('--device <name>', 'where to compute').choices(['auto', 'cpu']))
+    .option(
+      '--device <name>',
+      "where to compute: 'auto', 'cpu', 'cuda' or 'cuda:n' (default: SSRL_DEVICE, else 'auto')",
+      device,
+    )
     .addOption(
       new Option(
         '--dtype <type>',

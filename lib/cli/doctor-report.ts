@@ -1,8 +1,16 @@
 import { existsSync, readFileSync } from 'node:fs'
 import os from 'node:os'
 import { SsrlError } from '../errors.ts'
-import { type DType, loadNative, type NativeAddon, type NativeEnvironment, setupCommand } from '../native.ts'
+import {
+  type DType,
+  loadNative,
+  type NativeAddon,
+  type NativeCuda,
+  type NativeEnvironment,
+  setupCommand,
+} from '../native.ts'
 import { callNative } from '../native-call.ts'
+import { type DeviceName, firstUsable } from '../policy/device.ts'
 import { exactnessSelfTest } from './exactness.ts'
 
 export interface DoctorReport {
@@ -11,7 +19,15 @@ export interface DoctorReport {
   threads: { default: number; setting: string | null }
   /** Bytes. `limit` is the smallest of the cgroup's, SSRL_MEMORY and what the machine has. */
   memory: { total: number; available: number; limit: number }
-  gpu: { found: string[]; used: false }
+  /** Device files of the driver, versions, what can be used, and why nothing can. `used`: what 'auto' takes. */
+  gpu: {
+    files: string[]
+    driver: string | null
+    runtime: string | null
+    devices: NativeCuda['devices']
+    missing: string | null
+    used: DeviceName | null
+  }
   addon: { loaded: boolean; build: string | null; oneDnn: string | null; error: string | null }
   /** Per dtype: does the sampler's log-prob equal the scorer's, bit for bit? Null where it could not be tried. */
   exact: Record<DType, boolean | null>
@@ -31,7 +47,7 @@ export async function examine(): Promise<DoctorReport> {
       setting: process.env.SSRL_THREADS ?? null,
     },
     memory: memoryReport(environment),
-    gpu: { found: findGpus(), used: false },
+    gpu: gpuReport(native),
     addon: {
       loaded: native !== null,
       build: environment?.build ?? null,
@@ -52,7 +68,7 @@ export async function examine(): Promise<DoctorReport> {
 function tryLoad(): { native: NativeAddon | null; error: SsrlError | null } {
   try {
     const native = loadNative()
-    if (typeof native.environment === 'function') return { native, error: null }
+    if (typeof native.cuda === 'function') return { native, error: null }
     return {
       native: null,
       error: new SsrlError('ERR_NATIVE_LOAD', 'it was built from other sources than these'),
@@ -97,12 +113,23 @@ function memoryReport(environment: NativeEnvironment | null): DoctorReport['memo
   return { total, available: os.freemem(), limit: Math.min(total, process.constrainedMemory() || total) }
 }
 
-/** Looks at what the driver shows in the file system; nothing is loaded or run. */
-function findGpus(): string[] {
-  const found: string[] = []
-  for (let index = 0; index < 16; index++)
-    if (existsSync(`/dev/nvidia${index}`)) found.push(`NVIDIA GPU ${index}`)
-  return found
+function gpuReport(native: NativeAddon | null): DoctorReport['gpu'] {
+  const files = Array.from({ length: 16 }, (_, index) => `/dev/nvidia${index}`).filter((file) =>
+    existsSync(file),
+  )
+  if (!native) {
+    const missing = 'The addon is missing'
+    return { files, driver: null, runtime: null, devices: [], missing, used: null }
+  }
+  const cuda = callNative(() => native.cuda())
+  const { devices, missing } = cuda
+  const driver = versionOf(cuda.driver)
+  return { files, driver, runtime: versionOf(cuda.runtime), devices, missing, used: firstUsable(cuda) }
+}
+
+/** 12040 is 12.4. */
+function versionOf(version: number): string | null {
+  return version > 0 ? `${Math.floor(version / 1000)}.${Math.floor((version % 1000) / 10)}` : null
 }
 
 function adviseOn(report: DoctorReport, environment: NativeEnvironment | null): string[] {
@@ -131,6 +158,9 @@ function adviseOn(report: DoctorReport, environment: NativeEnvironment | null): 
       'Less than 1 GiB of memory is available: enough for the quickstart, not for a model of 135M parameters.',
     )
   }
-  if (report.gpu.found.length > 0) advice.push('A GPU is there; this version computes on the CPU only.')
+  const { files, missing, devices } = report.gpu
+  if (report.addon.loaded && files.length > 0 && missing !== null)
+    advice.push(`A GPU is there, but not used. ${missing}.`)
+  for (const device of devices) if (device.missing !== null) advice.push(`${device.missing}.`)
   return advice
 }

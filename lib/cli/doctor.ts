@@ -26,6 +26,16 @@ function exactness(value: boolean | null): string {
   return value ? 'holds' : 'does not hold'
 }
 
+function describeGpu({ driver, runtime, devices, missing, used }: DoctorReport['gpu']): string {
+  if (missing !== null) return `none is used: ${missing}`
+  const described = devices.map((device, index) => {
+    const what = `cuda:${index} ${device.name}, ${gigabytes(device.memory)}, compute capability ${device.capability}`
+    return device.missing === null ? what : `${what} (can't be used)`
+  })
+  const versions = `driver for CUDA ${driver}, built with ${runtime}`
+  return `${described.join('; ')}; ${versions}; 'auto' takes ${used ?? 'the CPU'}`
+}
+
 function format(report: DoctorReport): string {
   const paint = painterFor(process.stdout)
   const { node, cpu, threads, memory, gpu, addon, exact, advice } = report
@@ -37,7 +47,7 @@ function format(report: DoctorReport): string {
       'memory',
       `${gigabytes(memory.available)} available, limit ${gigabytes(memory.limit)} of ${gigabytes(memory.total)}`,
     ],
-    ['GPU', gpu.found.length > 0 ? `${gpu.found.join(', ')} (not used)` : 'none found'],
+    ['GPU', describeGpu(gpu)],
     ['addon', addon.loaded ? `loaded; oneDNN ${addon.oneDnn}; ${addon.build}` : `not loaded: ${addon.error}`],
     [
       'exactness',

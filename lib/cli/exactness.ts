@@ -1,4 +1,5 @@
 import type { DType, NativeAddon, NativeGenerateRequest, NativeModelConfig, NativePolicy } from '../native.ts'
+import type { DeviceName } from '../policy/device.ts'
 
 /** Two layers with the sizes of real models: their matrix products are where libraries change their order of sums. */
 const shapes = [
@@ -10,10 +11,15 @@ const shapes = [
  * Samples from random weights in one mixed batch and scores each sequence alone: true when every log-prob and entropy
  * is the same, bit for bit.
  */
-export async function exactnessSelfTest(native: NativeAddon, dtype: DType): Promise<boolean> {
+export async function exactnessSelfTest(
+  native: NativeAddon,
+  dtype: DType,
+  device: DeviceName = 'cpu',
+): Promise<boolean> {
   for (const shape of shapes) {
     const policy = await native.initializePolicy({
       config: configOf(shape),
+      device,
       dtype,
       threads: native.environment().cores,
       seed: 1,

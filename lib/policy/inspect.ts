@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises'
 import { type DType, loadNative } from '../native.ts'
+import type { DeviceName } from './device.ts'
 import { describePolicy, type LoadOptions, type PolicyDescription, resolveDevice } from './load.ts'
 import type { ModelConfig } from './model-config.ts'
 import { parameterShapes } from './parameters.ts'
@@ -19,7 +20,7 @@ export interface PolicyReport {
   endTokenIds: number[]
   stopStrings: string[]
   /** what `Policy.load` chooses on this machine */
-  device: 'cpu'
+  device: DeviceName
   dtype: DType
   threads: number
   memory: {

@@ -1,6 +1,7 @@
 import { SsrlError } from '../errors.ts'
 import { type DType, loadNative, type NativeModelConfig, type NativePolicy } from '../native.ts'
 import { callNative, runNative } from '../native-call.ts'
+import { chooseDevice, type DeviceChoice, type DeviceName } from './device.ts'
 import { type GenerationConfig, parseJson, readGenerationConfig } from './generation-config.ts'
 import { configFromGguf, type GgufMetadata } from './gguf-config.ts'
 import type { HubProgress } from './hub.ts'
@@ -12,8 +13,8 @@ import { Tokenizer } from './tokenizer.ts'
 import { readIfThere } from './tokenizer-files.ts'
 
 export interface DeviceOptions {
-  /** default 'auto': the best there is; SSRL_DEVICE is honoured */
-  device?: 'auto' | 'cpu'
+  /** default 'auto': a CUDA device where there is one, else the CPU; SSRL_DEVICE is honoured */
+  device?: DeviceChoice
   /** default: bf16 where the device computes it, else f32 */
   dtype?: DType
   /** default: SSRL_THREADS, else all physical cores that the process may use */
@@ -53,7 +54,7 @@ export interface PolicyDescription {
 
 /** A device choice, made. */
 export interface Device {
-  device: 'cpu'
+  device: DeviceName
   dtype: DType
   threads: number
 }
@@ -118,23 +119,18 @@ async function describeGguf(
  * @throws SsrlError ERR_NO_DEVICE for a device or a dtype that this machine lacks, ERR_INVALID_ARG for anything else
  */
 export function resolveDevice(options: DeviceOptions = {}): Device {
-  const device: string = options.device ?? (process.env.SSRL_DEVICE || 'auto')
-  if (device !== 'auto' && device !== 'cpu') {
-    throw new SsrlError(
-      'ERR_NO_DEVICE',
-      `Expected 'auto' or 'cpu' for device (or SSRL_DEVICE) but received '${String(device)}': this build computes on the CPU`,
-    )
-  }
+  const device = chooseDevice(String(options.device ?? (process.env.SSRL_DEVICE || 'auto')))
   const environment = callNative(() => loadNative().environment())
-  const dtype = options.dtype ?? (environment.bf16 ? 'bf16' : 'f32')
+  const hasBf16 = device !== 'cpu' || environment.bf16
+  const dtype = options.dtype ?? (hasBf16 ? 'bf16' : 'f32')
   expect(dtype === 'f32' || dtype === 'bf16', "'f32' or 'bf16'", 'dtype', dtype)
-  if (dtype === 'bf16' && !environment.bf16) {
+  if (dtype === 'bf16' && !hasBf16) {
     throw new SsrlError(
       'ERR_NO_DEVICE',
       "This CPU can't compute in bf16 (it needs AVX-512): use dtype 'f32', or leave dtype out",
     )
   }
-  return { device: 'cpu', dtype, threads: resolveThreads(options.threads, environment.cores) }
+  return { device, dtype, threads: resolveThreads(options.threads, environment.cores) }
 }
 
 const mostThreads = 1024
@@ -167,6 +163,7 @@ export async function loadWeights(
         config: toNativeConfig(config),
         dtype: device.dtype,
         threads: device.threads,
+        device: device.device,
         files: location.weightFiles,
         sources,
         abort,

@@ -1,6 +1,7 @@
 import { type DType, loadNative, type NativeGeneratorStatistics, type NativePolicy } from '../native.ts'
 import { callNative, runNative } from '../native-call.ts'
 import type { Completion, TokenEvent } from './completion.ts'
+import type { DeviceName } from './device.ts'
 import { runGenerate } from './generate.ts'
 import type { GenerationConfig } from './generation-config.ts'
 import {
@@ -43,6 +44,7 @@ export interface InitializeOptions extends DeviceOptions {
 
 interface Parts {
   native: NativePolicy
+  device: DeviceName
   config: ModelConfig
   generationConfig: GenerationConfig
   tokenizer: Tokenizer | null
@@ -58,7 +60,7 @@ export class Policy {
   readonly config: Readonly<ModelConfig>
   /** Null for a policy without one: its text methods throw ERR_TOKENIZER. */
   readonly tokenizer: Tokenizer | null
-  readonly device: 'cpu' = 'cpu'
+  readonly device: DeviceName
   /** The type that it computes in. */
   readonly dtype: DType
   readonly threads: number
@@ -70,8 +72,9 @@ export class Policy {
   readonly stopStrings: readonly string[]
   readonly #generationConfig: GenerationConfig
 
-  private constructor({ native, config, generationConfig, tokenizer }: Parts) {
+  private constructor({ native, device, config, generationConfig, tokenizer }: Parts) {
     this.config = config
+    this.device = device
     this.tokenizer = tokenizer
     this.dtype = native.dtype
     this.threads = native.threads
@@ -97,7 +100,7 @@ export class Policy {
     const device = resolveDevice(options)
     const { config, generationConfig, tokenizer, ...rest } = await describePolicy(source, options)
     const native = await loadWeights({ config, generationConfig, tokenizer, ...rest }, device, options)
-    return new Policy({ native, config, generationConfig, tokenizer })
+    return new Policy({ native, device: device.device, config, generationConfig, tokenizer })
   }
 
   /**
@@ -113,14 +116,21 @@ export class Policy {
     expect(tokenizer === null || tokenizer instanceof Tokenizer, 'a Tokenizer', 'tokenizer', tokenizer)
     const checked = checkModelConfig({ ...config })
     tokenizer?.checkVocabulary(checked.vocabSize, checked.eosTokenIds)
-    const { dtype, threads } = resolveDevice(rest)
+    const { device, dtype, threads } = resolveDevice(rest)
     const standardDeviation = checked.initializerRange
     const nativeConfig = toNativeConfig(checked)
     const native = await runNative(() =>
-      loadNative().initializePolicy({ config: nativeConfig, dtype, threads, seed, standardDeviation }),
+      loadNative().initializePolicy({
+        config: nativeConfig,
+        device,
+        dtype,
+        threads,
+        seed,
+        standardDeviation,
+      }),
     )
     const generationConfig = { eosTokenIds: [...checked.eosTokenIds], stopStrings: [], other: {} }
-    return new Policy({ native, config: checked, generationConfig, tokenizer })
+    return new Policy({ native, device, config: checked, generationConfig, tokenizer })
   }
 
   get disposed(): boolean {
@@ -200,8 +210,8 @@ export class Policy {
     refuseUnknown(rest, ['frozen'], 'option')
     expect(typeof frozen === 'boolean', 'a boolean', 'frozen', frozen)
     const copy = await runNative(() => native.clone(frozen))
-    const { config, tokenizer } = this
-    return new Policy({ native: copy, config, tokenizer, generationConfig: this.#generationConfig })
+    const { config, device, tokenizer } = this
+    return new Policy({ native: copy, device, config, tokenizer, generationConfig: this.#generationConfig })
   }
 
   /**

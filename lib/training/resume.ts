@@ -52,6 +52,8 @@ export async function loadCheckpoint(
   if (policy.threads !== state.threads) {
     other.push(`threads (checkpoint: ${state.threads}, here: ${policy.threads})`)
   }
+  const { device = 'cpu' } = state
+  if (policy.device !== device) other.push(`device (checkpoint: ${device}, here: ${policy.device})`)
   if (other.length > 0) {
     onWarning?.(
       `The run goes on, but not bit for bit as it would have where it was saved: ${other.join(', ')}`,

@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import type { Question } from '../data/questions.ts'
 import { readJsonl } from '../logging/jsonl.ts'
+import type { DeviceName } from '../policy/device.ts'
 import type { PromptTemplate } from '../rollout/prompts.ts'
 import type { AlarmState } from './alarms.ts'
 import type { Config, TrainerName } from './config.ts'
@@ -18,6 +19,8 @@ export interface TrainerState {
   dtype: 'f32' | 'bf16'
   /** Compute threads: sums of gradients may round differently with another number. */
   threads: number
+  /** absent: 'cpu' */
+  device?: DeviceName
   promptTemplate: PromptTemplate | null
   /** Names of the reward's parts. */
   rewards: string[]

@@ -142,6 +142,7 @@ export class TrainingLoop<Scores, R extends LoopRecord<Scores>> {
       config: this.#task.config,
       dtype: this.#task.policy.dtype,
       threads: this.#task.policy.threads,
+      device: this.#task.policy.device,
       best: this.#best,
       open: this.#open,
       machine: describeMachine(),

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "addon/bindings.h"
+#include "addon/devices.h"
 #include "ops/ops.h"
 
 namespace ssrl {
@@ -120,9 +121,36 @@ Napi::Value environment(const Napi::CallbackInfo& info) {
   return object;
 }
 
+// What was asked of CUDA, and what it answered.
+Napi::Value cuda_inventory(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const cuda::Inventory inventory = find_cuda_devices();
+  const auto missing = [env](const Status& usable) -> Napi::Value {
+    if (usable.ok()) return env.Null();
+    return Napi::String::New(env, usable.message());
+  };
+  Napi::Array devices = Napi::Array::New(env);
+  for (const cuda::DeviceInfo& device : inventory.devices) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("name", device.name);
+    object.Set("memory", Napi::Number::New(env, double(device.memory)));
+    object.Set("capability", std::to_string(device.major) + "." + std::to_string(device.minor));
+    object.Set("multiprocessors", Napi::Number::New(env, device.multiprocessors));
+    object.Set("missing", missing(device.usable));
+    devices.Set(devices.Length(), object);
+  }
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("driver", Napi::Number::New(env, inventory.driver));
+  object.Set("runtime", Napi::Number::New(env, inventory.runtime));
+  object.Set("missing", missing(inventory.usable));
+  object.Set("devices", devices);
+  return object;
+}
+
 }  // namespace
 
 void init_environment(Napi::Env env, Napi::Object exports) {
+  exports.Set("cuda", Napi::Function::New(env, cuda_inventory, "cuda"));
   exports.Set("environment", Napi::Function::New(env, environment, "environment"));
 }
 

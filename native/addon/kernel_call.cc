@@ -38,11 +38,11 @@ KernelCall::KernelCall(const Napi::CallbackInfo& info, const char* kernel)
   if (!info[0].IsObject()) fail("Expected an object of arguments but received " + describe(info[0]));
   arguments_ = info[0].As<Napi::Object>();
   const std::string device = value("device").IsUndefined() ? "cpu" : word("device");
-  ops_ = find_device(device);
-  if (ops_ == nullptr) {
-    throw to_error(env_, {Code::kNoDevice, "Expected a device that this build has but received '" + device +
-                                               "' (kernels." + kernel_ + ")"});
+  const Result<ops::Ops*> found = find_device(device);
+  if (!found.ok()) {
+    throw to_error(env_, {found.status().code(), found.status().message() + " (kernels." + kernel_ + ")"});
   }
+  ops_ = found.value();
   if (!value("threads").IsUndefined()) {
     threads_ = static_cast<int>(std::min<int64_t>(integer("threads", 1, 1 << 20), ops().max_threads()));
   }
@@ -104,13 +104,45 @@ DType KernelCall::dtype(const char* name) {
   return type == "f32" ? DType::kF32 : DType::kBF16;
 }
 
-void* KernelCall::memory(size_t bytes) {
+void* KernelCall::memory(ops::Ops& ops, size_t bytes) {
   buffers_.emplace_back();
-  throw_if_error(env_, buffers_.back().allocate(ops(), std::max<size_t>(bytes, 1)));
+  throw_if_error(env_, buffers_.back().allocate(ops, std::max<size_t>(bytes, 1)));
   return buffers_.back().data();
 }
 
-Array KernelCall::read(const char* name, Kind kind, Napi::Value given) {
+Array KernelCall::mirrored(size_t bytes, int64_t count, DType type) {
+  if (ops_ == &ops::cpu()) return {memory(*ops_, bytes), count, type};
+  Mirror mirror;
+  throw_if_error(env_, mirror.device.allocate(*ops_, std::max<size_t>(bytes, 1)));
+  throw_if_error(env_, mirror.host.allocate(ops::cpu(), mirror.device.bytes()));
+  void* const data = mirror.device.data();
+  mirrors_.emplace(data, std::move(mirror));
+  return {data, count, type};
+}
+
+void* KernelCall::host_of(void* data) {
+  const auto found = mirrors_.find(data);
+  return found == mirrors_.end() ? data : found->second.host.data();
+}
+
+Status KernelCall::upload() {
+  for (auto& [data, mirror] : mirrors_) {
+    SSRL_RETURN_IF_ERROR(ops_->copy_from_host(data, mirror.host.data(), mirror.host.bytes()));
+  }
+  return {};
+}
+
+Status KernelCall::download() {
+  for (const Output& output : outputs_) {
+    const auto found = mirrors_.find(output.array.data);
+    if (found == mirrors_.end()) continue;
+    const Buffer& host = found->second.host;
+    SSRL_RETURN_IF_ERROR(ops_->copy_to_host(host.data(), output.array.data, host.bytes()));
+  }
+  return {};
+}
+
+Array KernelCall::read(const char* name, Kind kind, Napi::Value given, bool on_host) {
   static const char* const expectations[] = {"a Float32Array, or a Uint16Array of bf16 patterns,",
                                              "a Float32Array", "an Int32Array"};
   const napi_typedarray_type type =
@@ -123,12 +155,14 @@ Array KernelCall::read(const char* name, Kind kind, Napi::Value given) {
          describe(given));
   }
   const auto source = given.As<Napi::TypedArray>();
-  Array array;
-  array.count = static_cast<int64_t>(source.ElementLength());
-  array.type = type == napi_uint16_array ? DType::kBF16 : DType::kF32;
-  array.data = memory(source.ByteLength());
+  const auto count = static_cast<int64_t>(source.ElementLength());
+  const DType element = type == napi_uint16_array ? DType::kBF16 : DType::kF32;
+  const Array array = on_host || kind == Kind::kInts
+                          ? Array{memory(ops::cpu(), source.ByteLength()), count, element}
+                          : mirrored(source.ByteLength(), count, element);
   if (array.count > 0) {
-    std::memcpy(array.data, static_cast<const char*>(source.ArrayBuffer().Data()) + source.ByteOffset(),
+    std::memcpy(host_of(array.data),
+                static_cast<const char*>(source.ArrayBuffer().Data()) + source.ByteOffset(),
                 source.ByteLength());
   }
   return array;
@@ -147,6 +181,14 @@ Array KernelCall::ints(const char* name) {
 Array KernelCall::floats_or_none(const char* name) {
   const Napi::Value given = value(name);
   return given.IsUndefined() || given.IsNull() ? Array() : read(name, Kind::kFloats, given);
+}
+
+Array KernelCall::host_floats(const char* name) {
+  return read(name, Kind::kFloats, value(name), true);
+}
+Array KernelCall::host_floats_or_none(const char* name) {
+  const Napi::Value given = value(name);
+  return given.IsUndefined() || given.IsNull() ? Array() : read(name, Kind::kFloats, given, true);
 }
 
 std::vector<uint64_t> KernelCall::seeds(const char* name) {
@@ -176,21 +218,29 @@ std::vector<Array> KernelCall::float_list(const char* name) {
 
 Array KernelCall::output(const char* name, int64_t count, DType type) {
   const size_t bytes = static_cast<size_t>(count) * size_of(type);
-  Array array{memory(bytes), count, type};
-  std::memset(array.data, 0, bytes);
+  const Array array = mirrored(bytes, count, type);
+  std::memset(host_of(array.data), 0, bytes);
   if (name != nullptr) deliver(name, array);
   return array;
 }
 
+Array KernelCall::host_output(const char* name, int64_t count) {
+  const size_t bytes = static_cast<size_t>(count) * sizeof(float);
+  const Array array{memory(ops::cpu(), bytes), count, DType::kF32};
+  std::memset(array.data, 0, bytes);
+  deliver(name, array);
+  return array;
+}
+
 Array KernelCall::double_output(const char* name, int64_t count) {
-  Array array{scratch(static_cast<size_t>(count) * sizeof(double)), count, DType::kF32};
+  const Array array{memory(ops::cpu(), static_cast<size_t>(count) * sizeof(double)), count, DType::kF32};
   std::memset(array.data, 0, static_cast<size_t>(count) * sizeof(double));
   outputs_.push_back({name, array, true});
   return array;
 }
 
 void* KernelCall::scratch(size_t bytes) {
-  return memory(bytes);
+  return memory(*ops_, bytes);
 }
 
 void KernelCall::deliver(const char* name, const Array& array) {
@@ -242,7 +292,7 @@ Napi::Value KernelCall::results(Napi::Env env) {
     const size_t count = static_cast<size_t>(output.array.count);
     const size_t bytes = count * (output.doubles ? sizeof(double) : size_of(output.array.type));
     Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, bytes);
-    if (bytes > 0) std::memcpy(buffer.Data(), output.array.data, bytes);
+    if (bytes > 0) std::memcpy(buffer.Data(), host_of(output.array.data), bytes);
     if (output.doubles) {
       object.Set(output.name, Napi::Float64Array::New(env, count, buffer, 0));
     } else if (output.array.type == DType::kF32) {
@@ -266,7 +316,12 @@ Napi::Value KernelCall::launch(std::function<Status()> work) {
   AsyncOptions options;
   options.threads = threads_;
   return run_job(
-      env_, options, [self, work = std::move(work)](const AbortFlag*) { return work(); },
+      env_, options,
+      [self, work = std::move(work)](const AbortFlag*) -> Status {
+        SSRL_RETURN_IF_ERROR(self->upload());
+        SSRL_RETURN_IF_ERROR(work());
+        return self->download();
+      },
       [self](Napi::Env env) { return self->results(env); });
 }
 
@@ -275,11 +330,13 @@ Napi::Value KernelCall::run(std::function<Status()> work) {
   const int64_t times = integer("repeat", 1, 1 << 20);
   outputs_.clear();
   double* seconds = static_cast<double*>(double_output("seconds", times).data);
-  return launch([work = std::move(work), seconds, times]() -> Status {
+  return launch([work = std::move(work), seconds, times, &ops = ops()]() -> Status {
     SSRL_RETURN_IF_ERROR(work());
+    SSRL_RETURN_IF_ERROR(ops.synchronize());
     for (int64_t i = 0; i < times; ++i) {
       const auto start = std::chrono::steady_clock::now();
       SSRL_RETURN_IF_ERROR(work());
+      SSRL_RETURN_IF_ERROR(ops.synchronize());
       seconds[i] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
     return {};

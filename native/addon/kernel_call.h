@@ -7,6 +7,7 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +18,8 @@
 
 namespace ssrl {
 
+// What a call reads or writes. `data` is where the kernel finds it: memory of the device, or the host's own
+// for what the kernels take from there.
 struct Array {
   void* data = nullptr;  // null: an optional array that was not given
   int64_t count = 0;
@@ -41,14 +44,18 @@ class KernelCall : public std::enable_shared_from_this<KernelCall> {
   Array elements(const char* name);
   Array floats(const char* name);
   Array floats_or_none(const char* name);
+  // In host memory.
+  Array host_floats(const char* name);
+  Array host_floats_or_none(const char* name);
   Array ints(const char* name);                   // Int32Array
   std::vector<uint64_t> seeds(const char* name);  // BigUint64Array
   std::vector<Array> float_list(const char* name);
 
   // Zeros that the kernel writes; delivered under `name`, unless it is null.
   Array output(const char* name, int64_t count, DType type = DType::kF32);
-  Array double_output(const char* name, int64_t count);  // Float64Array; data points to doubles
-  void* scratch(size_t bytes);
+  Array host_output(const char* name, int64_t count);    // Float32Array in host memory
+  Array double_output(const char* name, int64_t count);  // Float64Array in host memory
+  void* scratch(size_t bytes);                           // of the device
   // The array itself is delivered, once the kernel has changed it.
   void deliver(const char* name, const Array& array);
 
@@ -80,12 +87,21 @@ class KernelCall : public std::enable_shared_from_this<KernelCall> {
     Array array;
     bool doubles;
   };
+  // Memory of the device, and what stands for it on the host; nothing there where it is the same.
+  struct Mirror {
+    Buffer device, host;
+  };
   enum class Kind { kElements, kFloats, kInts };
 
   [[noreturn]] void fail(const std::string& message);
   Napi::Value value(const char* name);
-  Array read(const char* name, Kind kind, Napi::Value value);
-  void* memory(size_t bytes);
+  Array read(const char* name, Kind kind, Napi::Value value, bool on_host = false);
+  Array mirrored(size_t bytes, int64_t count, DType type);
+  void* memory(ops::Ops& ops, size_t bytes);
+  // The host's side of memory of the device.
+  void* host_of(void* data);
+  Status upload();
+  Status download();
   Napi::Value results(Napi::Env env);
   Napi::Value launch(std::function<Status()> work);
 
@@ -95,6 +111,7 @@ class KernelCall : public std::enable_shared_from_this<KernelCall> {
   ops::Ops* ops_ = nullptr;
   int threads_ = 0;
   std::deque<Buffer> buffers_;
+  std::map<void*, Mirror> mirrors_;  // by the device's address
   std::unique_ptr<ops::PackedWeight> packed_;
   std::vector<Output> outputs_;
 };

@@ -18,8 +18,8 @@ struct SampleJob {
 
 // Settings per row; a NaN fails every comparison.
 std::shared_ptr<SampleJob> read_settings(KernelCall& call, int64_t rows) {
-  const Array temperatures = call.floats("temperatures"), top_ps = call.floats("topPs"),
-              min_ps = call.floats("minPs");
+  const Array temperatures = call.host_floats("temperatures"), top_ps = call.host_floats("topPs"),
+              min_ps = call.host_floats("minPs");
   const Array top_ks = call.ints("topKs"), samples = call.ints("samples"), positions = call.ints("positions");
   const std::vector<uint64_t> seeds = call.seeds("seeds");
   for (const auto& [name, array] : {std::pair{"temperatures", temperatures},
@@ -59,13 +59,16 @@ Napi::Value sample(KernelCall& call) {
   const int64_t vocabulary = call.integer("vocabulary", 1, kMaxSize);
   const int64_t rows = call.rows_of("logits", logits, vocabulary);
   auto job = read_settings(call, rows);
-  const Array tokens = call.double_output("tokens", rows), logprobs = call.output("logProbs", rows);
-  const Array entropies = call.output("entropies", rows), sampled = call.output("sampledLogProbs", rows);
+  const Array tokens = call.double_output("tokens", rows), logprobs = call.host_output("logProbs", rows);
+  const Array entropies = call.host_output("entropies", rows),
+              sampled = call.host_output("sampledLogProbs", rows);
   ops::Ops& ops = call.ops();
   void* scratch = call.scratch(ops.sample_scratch(vocabulary));
+  const size_t result_bytes = static_cast<size_t>(rows) * sizeof(ops::SampleResult);
+  auto* const results = static_cast<ops::SampleResult*>(call.scratch(result_bytes));
   return call.run([=, &ops]() -> Status {
-    SSRL_RETURN_IF_ERROR(
-        ops.sample({logits.floats(), rows, vocabulary, job->rows.data(), job->results.data(), scratch}));
+    SSRL_RETURN_IF_ERROR(ops.sample({logits.floats(), rows, vocabulary, job->rows.data(), results, scratch}));
+    SSRL_RETURN_IF_ERROR(ops.copy_to_host(job->results.data(), results, result_bytes));
     for (int64_t i = 0; i < rows; ++i) {
       const ops::SampleResult& result = job->results[static_cast<size_t>(i)];
       static_cast<double*>(tokens.data)[i] = result.token;
@@ -146,9 +149,11 @@ Napi::Value policy_loss(KernelCall& call) {
   const Head head = read_head(call);
   ops::PolicyLoss loss{};
   loss.options = read_loss(call);
-  const Array weights = call.floats("weights"), advantages = call.floats_or_none("advantages");
-  const Array old = call.floats_or_none("oldLogProbs"), reference = call.floats_or_none("referenceLogProbs");
-  const Array log_ratios = call.floats_or_none("logRatios"), drift = call.floats_or_none("driftWeights");
+  const Array weights = call.host_floats("weights"), advantages = call.host_floats_or_none("advantages");
+  const Array old = call.host_floats_or_none("oldLogProbs"),
+              reference = call.host_floats_or_none("referenceLogProbs");
+  const Array log_ratios = call.host_floats_or_none("logRatios"),
+              drift = call.host_floats_or_none("driftWeights");
   call.require_count("weights", weights, head.rows, "[rows]");
   call.require(advantages || loss.options.type == ops::LossType::kSft,
                "advantages for type 'policy-gradient'");

@@ -3,6 +3,7 @@
 
 #include "addon/arguments.h"
 #include "addon/bindings.h"
+#include "addon/devices.h"
 #include "addon/policy.h"
 #include "engine/exactness.h"
 #include "engine/model_load.h"
@@ -57,11 +58,13 @@ struct ModelRequest {
   ModelConfig config;
   DType compute;
   int threads;
+  std::string device;
 };
 
 ModelRequest request_of(const Napi::Object& options) {
   return {config_of(options.Get("config")), dtype_of(options.Get("dtype")),
-          int(integer_of(options.Get("threads"), "threads", 1, 1024))};
+          int(integer_of(options.Get("threads"), "threads", 1, 1024)),
+          string_of(options.Get("device"), "device")};
 }
 
 using StatePointer = std::shared_ptr<PolicyState>;
@@ -70,8 +73,9 @@ using StatePointer = std::shared_ptr<PolicyState>;
 template <typename Fill>
 Result<StatePointer> make_state(const ModelRequest& request, const Fill& fill) {
   SSRL_RETURN_IF_ERROR(check_config(request.config));
-  SSRL_RETURN_IF_ERROR(ops::cpu().supports(request.compute));
-  auto model = Model::create(ops::cpu(), request.config, request.compute);
+  auto device = find_device(request.device);
+  if (!device.ok()) return device.status();
+  auto model = Model::create(*device.value(), request.config, request.compute);
   if (!model.ok()) return model.status();
   SSRL_RETURN_IF_ERROR(fill(*model.value()));
   Workspace workspace;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <map>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 namespace ssrl {
@@ -78,11 +79,13 @@ class ExactnessCheck {
   // The log-prob of the head over all rows at once against that of a sampler that draws one token.
   Status compare_heads(int64_t rows, bool* exact) {
     const int64_t vocabulary = model_.config().vocabulary;
-    Buffer scratch, logits;
+    Buffer scratch, logits, results;
     const size_t scratch_bytes =
         std::max(ops_.log_probs_scratch(model_.head()), ops_.sample_scratch(vocabulary));
     SSRL_RETURN_IF_ERROR(scratch.allocate(ops_, scratch_bytes));
     SSRL_RETURN_IF_ERROR(logits.allocate(ops_, vocabulary * sizeof(float)));
+    const size_t result_bytes = std::max(2 * rows * sizeof(float), sizeof(ops::SampleResult));
+    SSRL_RETURN_IF_ERROR(results.allocate(ops_, result_bytes));
     const int64_t drawn[] = {rows - 1, int64_t(short_) - 1, 0};
     ops::SampleResult samples[3];
     std::vector<int32_t> targets(rows, 0);
@@ -96,13 +99,17 @@ class ExactnessCheck {
                                        .seed = 7,
                                        .sample = 0,
                                        .position = uint32_t(i)};
-      SSRL_RETURN_IF_ERROR(
-          ops_.sample({logits.floats(), 1, vocabulary, &settings, &samples[i], scratch.data()}));
+      SSRL_RETURN_IF_ERROR(ops_.sample({logits.floats(), 1, vocabulary, &settings,
+                                        static_cast<ops::SampleResult*>(results.data()), scratch.data()}));
+      SSRL_RETURN_IF_ERROR(ops_.copy_to_host(&samples[i], results.data(), sizeof samples[i]));
       targets[drawn[i]] = samples[i].token;
     }
     std::vector<float> log_probs(rows), entropies(rows);
+    float* const device_entropies = results.floats() + rows;
     SSRL_RETURN_IF_ERROR(ops_.log_probs({packed_.data(), &model_.head(), targets.data(), kTemperature,
-                                         log_probs.data(), entropies.data(), scratch.data(), rows}));
+                                         results.floats(), device_entropies, scratch.data(), rows}));
+    SSRL_RETURN_IF_ERROR(ops_.copy_to_host(log_probs.data(), results.data(), rows * sizeof(float)));
+    SSRL_RETURN_IF_ERROR(ops_.copy_to_host(entropies.data(), device_entropies, rows * sizeof(float)));
     for (int i = 0; i < 3; ++i) {
       // A context of one token makes two of the rows the same one.
       if (targets[drawn[i]] != samples[i].token) continue;
@@ -126,20 +133,12 @@ class ExactnessCheck {
 
 Result<bool> check_exactness(Model& model, Workspace& workspace, int threads) {
   const ModelConfig& c = model.config();
-  static std::map<std::vector<int>, bool> known;  // compute thread only
-  const std::vector<int> key = {c.hidden,
-                                c.ffn,
-                                c.heads,
-                                c.kv_heads,
-                                c.head_dim,
-                                c.vocabulary,
-                                c.qk_norm,
-                                c.qkv_bias,
-                                c.mlp_bias,
-                                c.output_bias,
-                                int(model.compute()),
-                                threads,
-                                std::min(kLong, c.max_positions)};
+  using Shape = std::pair<const ops::Ops*, std::vector<int>>;
+  static std::map<Shape, bool> known;  // compute thread only
+  const Shape key = {
+      &model.ops(),
+      {c.hidden, c.ffn, c.heads, c.kv_heads, c.head_dim, c.vocabulary, c.qk_norm, c.qkv_bias, c.mlp_bias,
+       c.output_bias, int(model.compute()), threads, std::min(kLong, c.max_positions)}};
   const auto found = known.find(key);
   if (found != known.end()) return found->second;
   bool exact = false;

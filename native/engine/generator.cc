@@ -116,6 +116,8 @@ Status Generator::sample_rows() {
   SSRL_RETURN_IF_ERROR(grow(gathered_, ops, chunk * config.hidden * size_of(model_.compute())));
   SSRL_RETURN_IF_ERROR(grow(logits_, ops, chunk * config.vocabulary * sizeof(float)));
   SSRL_RETURN_IF_ERROR(grow(scratch_, ops, ops.sample_scratch(config.vocabulary)));
+  SSRL_RETURN_IF_ERROR(grow(drawn_, ops, total * sizeof(ops::SampleResult)));
+  auto* const drawn = static_cast<ops::SampleResult*>(drawn_.data());
   settings_.resize(total);
   results_.resize(total);
   for (int64_t i = 0; i < total; ++i) {
@@ -135,9 +137,11 @@ Status Generator::sample_rows() {
                                          config.hidden, gathered_.data()));
     SSRL_RETURN_IF_ERROR(
         ops.linear(model_.head(), gathered_.data(), rows, nullptr, logits_.data(), DType::kF32, false));
-    SSRL_RETURN_IF_ERROR(ops.sample({logits_.floats(), rows, config.vocabulary, settings_.data() + at,
-                                     results_.data() + at, scratch_.data()}));
+    SSRL_RETURN_IF_ERROR(ops.sample(
+        {logits_.floats(), rows, config.vocabulary, settings_.data() + at, drawn + at, scratch_.data()}));
   }
+  // The one place where a step waits for the device.
+  SSRL_RETURN_IF_ERROR(ops.copy_to_host(results_.data(), drawn, total * sizeof(ops::SampleResult)));
   for (int64_t i = 0; i < total; ++i) {
     Status status = accept(*sampling_[i], results_[i]);
     if (!status.ok()) fail(*sampling_[i]->call, std::move(status));

@@ -164,7 +164,7 @@ class Generator {
   Status sample_rows();
   Status accept(Row& row, const ops::SampleResult& result);
   bool hits_stop(Row& row, int32_t token);
-  void ensure_budget();
+  Status ensure_budget();
 
   Model& model_;
   KvCache cache_;
@@ -192,7 +192,7 @@ class Generator {
   std::vector<int64_t> sampling_index_;  // their hidden rows
   std::vector<ops::SampleRow> settings_;
   std::vector<ops::SampleResult> results_;
-  Buffer hidden_, gathered_, logits_, scratch_;
+  Buffer hidden_, gathered_, logits_, scratch_, drawn_;
 };
 
 }  // namespace ssrl

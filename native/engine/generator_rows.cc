@@ -25,8 +25,8 @@ int32_t Generator::Row::pending() const {
 }
 
 void Generator::add(std::shared_ptr<GenerateCall> call) {
-  ensure_budget();
-  Status status = check(*call);
+  Status status = ensure_budget();
+  if (status.ok()) status = check(*call);
   if (!status.ok()) {
     call->closed = true;
     call->on_done(std::move(status));
@@ -44,11 +44,14 @@ void Generator::add(std::shared_ptr<GenerateCall> call) {
   }
 }
 
-void Generator::ensure_budget() {
-  if (budget_set_) return;
-  // What SSRL_MEMORY can't be read as fails where memory is asked for.
+Status Generator::ensure_budget() {
+  if (budget_set_) return {};
   uint64_t free = 0;
-  if (ops::memory_free(&free).ok()) set_cache_budget(size_t(double(free) * kCacheShare));
+  SSRL_RETURN_IF_ERROR(model_.ops().free_memory(&free));
+  set_cache_budget(size_t(double(free) * kCacheShare));
+  // Another call may find more.
+  budget_set_ = cache_.capacity() > 0;
+  return {};
 }
 
 Status Generator::check(const GenerateCall& call) const {

@@ -37,21 +37,23 @@ class Scorer {
     Buffer& scratch = workspace_.head_scratch;
     SSRL_RETURN_IF_ERROR(hidden.reserve(ops, size_t(rows) * row_bytes));
     SSRL_RETURN_IF_ERROR(scratch.reserve(ops, ops.log_probs_scratch(model_.head())));
+    SSRL_RETURN_IF_ERROR(workspace_.scores.reserve(ops, size_t(2 * rows) * sizeof(float)));
     SSRL_RETURN_IF_ERROR(forward_packed(model_, workspace_, packing_.batch(), hidden.data(), abort_));
     SSRL_RETURN_IF_ERROR(check_abort(abort_));
-    log_probs_.resize(rows);
-    entropies_.resize(rows);
+    float* const results = workspace_.scores.floats();
     SSRL_RETURN_IF_ERROR(ops.log_probs({.hidden = hidden.data(),
                                         .weight = &model_.head(),
                                         .targets = targets_.data(),
                                         .temperature = temperature_,
-                                        .logprobs = log_probs_.data(),
-                                        .entropies = entropies_.data(),
+                                        .logprobs = results,
+                                        .entropies = results + rows,
                                         .scratch = scratch.data(),
                                         .rows = rows}));
+    results_.resize(2 * rows);
+    SSRL_RETURN_IF_ERROR(ops.copy_to_host(results_.data(), results, results_.size() * sizeof(float)));
     for (const int64_t row : values_) {
-      scores.log_probs.push_back(log_probs_[row]);
-      scores.entropies.push_back(entropies_[row]);
+      scores.log_probs.push_back(results_[row]);
+      scores.entropies.push_back(results_[rows + row]);
     }
     packing_.clear();
     targets_.clear();
@@ -69,7 +71,7 @@ class Scorer {
   Packing packing_;  // the sequences that go through the layers together
   std::vector<int32_t> targets_;
   std::vector<int64_t> values_;  // the row of each value that is asked for
-  std::vector<float> log_probs_, entropies_;
+  std::vector<float> results_;   // log-probs, then entropies
 };
 
 }  // namespace

@@ -38,6 +38,7 @@ Status TrainingPass::run(const PackedBatch& batch, const ActiveRows& active, con
   const size_t head_bytes = std::max(model_.ops().policy_loss_scratch(model_.head()),
                                      model_.ops().log_probs_scratch(model_.head()));
   SSRL_RETURN_IF_ERROR(head_scratch_.reserve(model_.ops(), head_bytes));
+  SSRL_RETURN_IF_ERROR(head_scores_.reserve(model_.ops(), size_t(2 * active.count()) * sizeof(float)));
   SSRL_RETURN_IF_ERROR(activations_.reserve(model_, batch.rows, active.count(), budget_));
   SSRL_RETURN_IF_ERROR(forward(batch, key_values, abort));
   SSRL_RETURN_IF_ERROR(final_norm(active));
@@ -97,30 +98,30 @@ Status TrainingPass::policy_head(const ActiveRows& active, const ops::PolicyLoss
   const auto optional = [](const std::vector<float>& values) {
     return values.empty() ? nullptr : values.data();
   };
-  return ops.policy_loss({.hidden = activations_.hidden(),
-                          .weight = &model_.head(),
-                          .targets = active.targets.data(),
-                          .weights = active.weights.data(),
-                          .advantages = optional(active.advantages),
-                          .old_logprobs = optional(active.old_log_probs),
-                          .ref_logprobs = optional(active.reference_log_probs),
-                          .log_ratios = optional(log_ratios),
-                          .drift_weights = optional(active.drift_weights),
-                          .logprobs = log_probs,
-                          .entropies = nullptr,
-                          .dhidden = activations_.hidden_gradient(),
-                          .dweight = slab + layout.tensors[layout.head].offset,
-                          .scratch = head_scratch_.data(),
-                          .rows = active.count(),
-                          .options = loss},
-                         statistics);
+  SSRL_RETURN_IF_ERROR(ops.policy_loss({.hidden = activations_.hidden(),
+                                        .weight = &model_.head(),
+                                        .targets = active.targets.data(),
+                                        .weights = active.weights.data(),
+                                        .advantages = optional(active.advantages),
+                                        .old_logprobs = optional(active.old_log_probs),
+                                        .ref_logprobs = optional(active.reference_log_probs),
+                                        .log_ratios = optional(log_ratios),
+                                        .drift_weights = optional(active.drift_weights),
+                                        .logprobs = head_scores_.floats(),
+                                        .entropies = nullptr,
+                                        .dhidden = activations_.hidden_gradient(),
+                                        .dweight = slab + layout.tensors[layout.head].offset,
+                                        .scratch = head_scratch_.data(),
+                                        .rows = active.count(),
+                                        .options = loss},
+                                       statistics));
+  return ops.copy_to_host(log_probs, head_scores_.data(), size_t(active.count()) * sizeof(float));
 }
 
 Status TrainingPass::sequence_log_ratios(const ActiveRows& active, float temperature,
                                          std::vector<float>* log_ratios) {
   ops::Ops& ops = model_.ops();
   const size_t bytes = size_t(active.count()) * sizeof(float);
-  SSRL_RETURN_IF_ERROR(head_scores_.reserve(ops, 2 * bytes));
   SSRL_RETURN_IF_ERROR(ops.log_probs({.hidden = activations_.hidden(),
                                       .weight = &model_.head(),
                                       .targets = active.targets.data(),

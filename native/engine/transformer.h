@@ -108,7 +108,7 @@ class Workspace {
 
   std::vector<void*> key_pointers, value_pointers;  // where fresh rows of a paged batch go
   Buffer gathered;                                  // keys and values of a packed batch
-  Buffer hidden, head_scratch;                      // for those who go on from the hidden rows
+  Buffer hidden, head_scratch, scores;              // for those who go on from the hidden rows
 
  private:
   Buffer memory_;

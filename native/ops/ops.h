@@ -2,9 +2,13 @@
 // later the CUDA backend implement it, and native/engine is written once against it.
 //
 // Rules of every operation:
-//  - Pointers are memory of this backend (Ops::allocate). Kernels do not allocate per call; scratch comes
-//  from the
-//    caller, or is part of a PackedWeight.
+//  - Pointers are memory of this backend (Ops::allocate), which only copy_to_host and copy_from_host may
+//  touch
+//    from outside. Host memory is what is small and new with every call: ids, positions, indices, row
+//    pointers, attention sequences and their lists of blocks, sampling settings, and what PolicyLoss and
+//    LogProbs are told of each row. It may go once the call has returned.
+//  - Work is done in the order of the calls, but may still be under way when they return; copy_to_host waits.
+//  - Kernels do not allocate per call; scratch comes from the caller, or is part of a PackedWeight.
 //  - Matrices are row-major; a "stride" counts elements between the starts of neighbouring rows.
 //  - Forward kernels are row-invariant: what a row becomes does not depend on which other rows are in the
 //  call, on
@@ -86,7 +90,7 @@ struct Rope {
   void* x;  // [tokens, heads, head_dim], token t at x + t * stride
   DType type;
   int64_t stride;
-  const int32_t* positions;  // [tokens]
+  const int32_t* positions;  // [tokens], host memory
   const float* cosines;      // [max_position, head_dim / 2]
   const float* sines;        // [max_position, head_dim / 2]
   int64_t tokens;
@@ -113,7 +117,8 @@ struct SwigluBackward {
 };
 
 // The query rows of one sequence in a packed batch - a prompt, a chunk of one, a single decoded token, or a
-// whole training sequence - and where its keys and values lie, block by block.
+// whole training sequence - and where its keys and values lie, block by block. Host memory, and so are the
+// lists of pointers to blocks.
 struct AttentionSequence {
   int64_t query_row;  // first row of this sequence in q and out
   int32_t query_count;
@@ -148,16 +153,16 @@ struct Attention {
 // they are too; such a key's gradient is the sum over all who see it. dk and dv have a row for each query
 // row.
 struct AttentionBackward {
-  AttentionShape shape;                // kv_stride: between the rows of dk and dv, too
-  const void* q;                       // [rows, heads, head_dim]
-  const void* out;                     // [rows, heads, head_dim], out_stride
-  const void* dout;                    // [rows, heads, head_dim], out_stride
-  const float* log_sum_exp;            // [rows, heads]
-  void* dq;                            // q_stride
-  void* dk;                            // [rows, kv_heads, head_dim], kv_stride
-  void* dv;                            // [rows, kv_heads, head_dim], kv_stride
-  float* scratch;                      // attention_backward_scratch() floats
-  const AttentionSequence* sequences;  // host memory
+  AttentionShape shape;      // kv_stride: between the rows of dk and dv, too
+  const void* q;             // [rows, heads, head_dim]
+  const void* out;           // [rows, heads, head_dim], out_stride
+  const void* dout;          // [rows, heads, head_dim], out_stride
+  const float* log_sum_exp;  // [rows, heads]
+  void* dq;                  // q_stride
+  void* dk;                  // [rows, kv_heads, head_dim], kv_stride
+  void* dv;                  // [rows, kv_heads, head_dim], kv_stride
+  float* scratch;            // attention_backward_scratch() floats
+  const AttentionSequence* sequences;
   int64_t sequence_count;
 };
 
@@ -198,8 +203,9 @@ struct PolicyLossStatistics {  // over rows of non-zero weight; added in row ord
 // The fused head: logits, log-softmax, loss and its gradient by chunks of rows; at most policy_loss_scratch()
 // bytes of the rows x vocabulary matrix exist at any time.
 struct PolicyLoss {
-  const void* hidden;          // [rows, D] of the weight's compute type: final-normed hidden states
-  PackedWeight* weight;        // [V, D]
+  const void* hidden;    // [rows, D] of the weight's compute type: final-normed hidden states
+  PackedWeight* weight;  // [V, D]
+  // Host memory:
   const int32_t* targets;      // [rows] the next token
   const float* weights;        // [rows]
   const float* advantages;     // [rows]; unused for kSft
@@ -207,11 +213,12 @@ struct PolicyLoss {
   const float* ref_logprobs;   // [rows], or null when beta is 0
   const float* log_ratios;     // [rows], or null: lp - old. A sequence's ratio, say, for each of its tokens
   const float* drift_weights;  // [rows], or null; needs old_logprobs
-  float* logprobs;             // [rows] out; 0 for rows of weight 0
-  float* entropies;            // [rows] out, or null
-  float* dhidden;              // [rows, D] f32, written (0 for rows of weight 0); null: forward only
-  float* dweight;              // [V, D], added to; null: forward only
-  void* scratch;               // policy_loss_scratch() bytes
+  // Backend memory:
+  float* logprobs;   // [rows] out; 0 for rows of weight 0
+  float* entropies;  // [rows] out, or null
+  float* dhidden;    // [rows, D] f32, written (0 for rows of weight 0); null: forward only
+  float* dweight;    // [V, D], added to; null: forward only
+  void* scratch;     // policy_loss_scratch() bytes
   int64_t rows;
   PolicyLossOptions options;
 };
@@ -221,7 +228,7 @@ struct PolicyLoss {
 struct LogProbs {
   const void* hidden;      // [rows, D]
   PackedWeight* weight;    // [V, D]
-  const int32_t* targets;  // [rows]
+  const int32_t* targets;  // [rows], host memory
   float temperature;
   float* logprobs;   // [rows]
   float* entropies;  // [rows]
@@ -251,7 +258,7 @@ struct Sample {
   const float* logits;  // [rows, V], rows contiguous
   int64_t rows;
   int64_t vocabulary;
-  const SampleRow* settings;  // [rows]
+  const SampleRow* settings;  // [rows], host memory
   SampleResult* results;      // [rows]
   void* scratch;              // sample_scratch(vocabulary) bytes
 };
@@ -281,6 +288,10 @@ class Ops {
   virtual Status copy(void* to, const void* from, size_t bytes) = 0;
   virtual Status copy_from_host(void* to, const void* from, size_t bytes) = 0;
   virtual Status copy_to_host(void* to, const void* from, size_t bytes) = 0;
+  // Waits for all work so far, and tells how it ended.
+  virtual Status synchronize() = 0;
+  // Bytes that could still be allocated.
+  virtual Status free_memory(uint64_t* out) = 0;
 
   // Threads that the next kernels run on; called by the compute thread before each piece of work.
   virtual void set_threads(int threads) = 0;

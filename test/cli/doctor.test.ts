@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { cp, mkdtemp, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -5,6 +6,7 @@ import test from 'ava'
 import { execa } from 'execa'
 import type { DoctorReport } from '../../lib/cli/doctor-report.ts'
 import { loadNative } from '../../lib/native.ts'
+import { firstUsable } from '../../lib/policy/device.ts'
 
 const doctor = (args: string[], cwd = '.', env: Record<string, string> = {}) =>
   execa('node', ['--import=tsx', 'lib/cli/main.ts', 'doctor', ...args], {
@@ -63,4 +65,26 @@ test('a setting that the addon refuses is told as wrong usage, not as a missing 
   const { stderr, exitCode } = await doctor([], '.', { SSRL_MEMORY: 'plenty' })
   t.is(exitCode, 2)
   t.regex(stderr, /^error ERR_INVALID_ARG: .*SSRL_MEMORY.*"plenty"$/)
+})
+
+test('it names the devices that it finds, and which of them auto takes', async (t) => {
+  if (!existsSync('build/Release/ssrl-emulated.node')) return t.pass()
+  const env = { SSRL_EMULATED: '1' }
+  const { gpu } = JSON.parse((await doctor(['--json'], '.', env)).stdout) as DoctorReport
+  t.is(gpu.missing, null)
+  t.is(gpu.used, 'cuda:0')
+  t.is(gpu.driver, '12.0')
+  t.deepEqual(
+    gpu.devices.map(({ name, capability, missing }) => ({ name, capability, missing })),
+    [0, 1].map((i) => ({ name: `emulated device ${i}`, capability: '8.0', missing: null })),
+  )
+})
+
+test('without a GPU it says what is missing', async (t) => {
+  if (firstUsable(loadNative().cuda()) !== null) return t.pass()
+  const { stdout } = await doctor([])
+  t.regex(
+    stdout,
+    /^GPU +none is used: (This build has no CUDA part|There is no NVIDIA driver|The NVIDIA driver)/m,
+  )
 })

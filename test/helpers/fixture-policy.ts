@@ -16,13 +16,14 @@ export function readConfig(folder: string): ModelConfig {
 /** Loads a folder of one weight file through the addon alone. */
 export async function loadNativePolicy(
   folder: string,
-  { dtype = 'f32' as DType, threads = 2, file = 'model.safetensors' } = {},
+  { dtype = 'f32' as DType, threads = 2, file = 'model.safetensors', device = 'cpu' } = {},
 ): Promise<NativePolicy> {
   const native = loadNative()
   const config = readConfig(folder)
   const weights = await native.readTensorFile(`${folder}/${file}`)
   return native.loadPolicy({
     config: toNativeConfig(config),
+    device,
     dtype,
     threads,
     files: [`${folder}/${file}`],
@@ -35,10 +36,11 @@ export async function loadNativePolicy(
 /** A small policy of random weights, for what needs no reference. */
 export function initializeNativePolicy(
   config: Partial<NativeModelConfig> = {},
-  { dtype = 'f32' as DType, threads = 2, seed = 1, standardDeviation = 0.05 } = {},
+  { dtype = 'f32' as DType, threads = 2, seed = 1, standardDeviation = 0.05, device = 'cpu' } = {},
 ): Promise<NativePolicy> {
   return loadNative().initializePolicy({
     config: { ...smallConfig, ...config },
+    device,
     dtype,
     threads,
     seed,

@@ -42,6 +42,12 @@ export class Reference {
     return this.lengths.map((length, s) => Float32Array.from(this.row(name, s, length - 1)))
   }
 
+  /** 20 ids of a prompt, and the 24 greedy ones that follow. */
+  get greedy(): { prompt: Int32Array; greedy: Int32Array } {
+    const ids = this.#tensors.get('greedy')!.data as Int32Array
+    return { prompt: ids.slice(0, 20), greedy: ids.slice(20) }
+  }
+
   batch(type: LossOptions['type']): LearnerBatch {
     const tokens = this.sequences
     if (type === 'sft') {

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 import test, { type ImplementationFn } from 'ava'
 
 const root = fileURLToPath(new URL('../../../shared', import.meta.url))
-const isThere = existsSync(root)
+export const hasShared = existsSync(root)
 
 /** A path inside `../shared`, the folder of fixtures beside the repository. */
 export function sharedPath(...parts: string[]): string {
@@ -11,6 +11,6 @@ export function sharedPath(...parts: string[]): string {
 }
 
 /** `test`, or `test.skip` with the reason in the title where `../shared` is missing. */
-export const testWithShared: (title: string, implementation: ImplementationFn<[]>) => void = isThere
+export const testWithShared: (title: string, implementation: ImplementationFn<[]>) => void = hasShared
   ? (title, implementation) => test(title, implementation)
   : (title, implementation) => test.skip(`${title} (skipped: ../shared is missing)`, implementation)

@@ -25,7 +25,7 @@ function resources(text: string): Resources[] {
 }
 
 if (files.length === 0) {
-  test.skip('CUDA kernels: not compiled (node scripts/build-cuda.mjs objects says why)', () => {})
+  test.skip('CUDA kernels: not compiled (node scripts/build-cuda.mjs library says why)', () => {})
 }
 
 for (const file of files) {

@@ -5,7 +5,7 @@ import { type KernelOptions, kernels } from '../../lib/kernels.ts'
 import { loadEmulated } from '../../lib/native.ts'
 
 export interface Device {
-  name: 'cpu' | 'cuda-emulated'
+  name: 'cpu' | 'cuda-emulated' | 'cuda'
   kernels: typeof kernels
   /** ava's, with the device in the title. */
   test: (title: string, body: Implementation<[]>) => void
@@ -15,7 +15,7 @@ export interface Device {
 
 type AnyKernel = (args: never, options?: KernelOptions) => unknown
 
-function on(device: 'cuda-emulated'): typeof kernels {
+function on(device: 'cuda-emulated' | 'cuda'): typeof kernels {
   const bound = Object.entries(kernels).map(([name, kernel]) => [
     name,
     (args: never, options?: KernelOptions) => (kernel as AnyKernel)(args, { ...options, device }),
@@ -39,6 +39,14 @@ export const emulated: Device = {
   }),
 }
 
+/** The first GPU, for `npm run test:gpu`. */
+const gpu: Device = {
+  name: 'cuda',
+  kernels: on('cuda'),
+  test: (title, body) => test.serial(`CUDA: ${title}`, body),
+  ways: [() => ({}), () => ({})],
+}
+
 export const hasEmulated = existsSync(
   new URL('../../build/Release/ssrl-emulated.node', import.meta.url).pathname,
 )
@@ -47,12 +55,11 @@ if (!hasEmulated) {
   test.skip('emulated CUDA: not built (node scripts/build-cuda.mjs emulated says why)', () => {})
 }
 
-export const devices: Device[] = [
-  {
-    name: 'cpu',
-    kernels,
-    test: (title, body) => test(title, body),
-    ways: [1, 2, 3].map((threads) => () => ({ threads })),
-  },
-  ...(hasEmulated ? [emulated] : []),
-]
+const cpu: Device = {
+  name: 'cpu',
+  kernels,
+  test: (title, body) => test(title, body),
+  ways: [1, 2, 3].map((threads) => () => ({ threads })),
+}
+
+export const devices: Device[] = process.env.SSRL_GPU === '1' ? [gpu] : hasEmulated ? [cpu, emulated] : [cpu]

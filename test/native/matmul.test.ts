@@ -20,13 +20,15 @@ const sizes: [rows: number, outputs: number, inputs: number][] = [
 const bf16Bits = { absolute: 0.02, relative: 2 ** -8 }
 
 // The emulation takes seconds for what the CPU does in milliseconds.
+const realSizes: [outputs: number, inputs: number][] = [
+  [576, 1536],
+  [1536, 576],
+  [47, 123],
+  [896, 4864],
+]
 const bitSizes: Record<Device['name'], [outputs: number, inputs: number][]> = {
-  cpu: [
-    [576, 1536],
-    [1536, 576],
-    [47, 123],
-    [896, 4864],
-  ],
+  cpu: realSizes,
+  cuda: realSizes,
   'cuda-emulated': [
     [47, 123],
     [136, 160],

@@ -224,7 +224,7 @@ test('bad input of the other methods is a coded error, and the policy goes on', 
   await t.throwsAsync(Policy.initialize(policy.config, {} as never), bad)
   await t.throwsAsync(Policy.initialize(policy.config, { seed: 1, threads: 0 }), bad)
   await t.throwsAsync(Policy.load('x', { dtype: 'f64' as never }), bad)
-  await t.throwsAsync(Policy.load('x', { device: 'cuda' as never }), { code: 'ERR_NO_DEVICE' })
+  await t.throwsAsync(Policy.load('x', { device: 'tpu' as never }), { code: 'ERR_NO_DEVICE' })
   await t.throwsAsync(Policy.load('/no/such/folder'), { code: 'ERR_IO' })
   await t.throwsAsync(Policy.load(7 as never), bad)
   await t.throwsAsync(Policy.load('x', { revison: 'y' } as never), { ...bad, message: /revison/ })

@@ -1,12 +1,15 @@
 """What every benchmark process shares: the job from stdin, the model, the clock, and the result as the last line."""
 
 import json
+import os
 import sys
 import time
 
 import torch
 import transformers
 
+# bench/gpu.ts says "cuda".
+DEVICE = os.environ.get("SSRL_BENCH_DEVICE", "cpu")
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "autocast": torch.float32}
 
 
@@ -23,7 +26,14 @@ def read_job():
 
 
 def load_model(job):
-    return transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=DTYPES[job["dtype"]])
+    # On a GPU PyTorch's own fused attention, which is what transformers takes there.
+    model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=DTYPES[job["dtype"]])
+    return model.to(DEVICE)
+
+
+def wait():
+    if DEVICE != "cpu":
+        torch.cuda.synchronize()
 
 
 def timed(run, job):
@@ -32,8 +42,10 @@ def timed(run, job):
         run()
     seconds = []
     for _ in range(job["repeats"]):
+        wait()
         start = time.perf_counter()
         run()
+        wait()
         seconds.append(time.perf_counter() - start)
     return seconds
 

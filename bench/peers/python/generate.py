@@ -11,7 +11,7 @@ def main():
     # A model that knows no end token goes on to the last step.
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
-    prompts = torch.tensor(job["prompts"])
+    prompts = torch.tensor(job["prompts"], device=common.DEVICE)
     if job["kind"] == "prefill":
         common.write_result(common.timed(lambda: prefill(model, prompts), job))
         return

@@ -14,12 +14,12 @@ def main():
     job = common.read_job()
     model = common.load_model(job).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, weight_decay=0.0, fused=True)
-    tokens = torch.tensor(job["sequences"])
-    advantages = torch.tensor([1.0 if i % 2 == 0 else -1.0 for i in range(len(tokens))]).unsqueeze(1)
+    tokens = torch.tensor(job["sequences"], device=common.DEVICE)
+    advantages = torch.tensor([1.0 if i % 2 == 0 else -1.0 for i in range(len(tokens))], device=common.DEVICE).unsqueeze(1)
     autocast = job["dtype"] == "autocast"
 
     def step():
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        with torch.autocast(common.DEVICE, dtype=torch.bfloat16, enabled=autocast):
             loss = policy_loss(model, tokens, advantages, job["promptTokens"])
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -13,8 +13,10 @@ def seconds_of(run, repeats):
     run()
     seconds = []
     for _ in range(repeats):
+        common.wait()
         start = time.perf_counter()
         run()
+        common.wait()
         seconds.append(time.perf_counter() - start)
     return seconds
 
@@ -88,6 +90,7 @@ def sampling(job, dtype):
 
 def main():
     job = common.read_job()
+    torch.set_default_device(common.DEVICE)
     dtype = common.DTYPES[job["dtype"]]
     if job["kind"] == "limit":
         limit = [

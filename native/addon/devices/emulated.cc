@@ -5,9 +5,11 @@
 
 #include "addon/bindings.h"
 #include "addon/devices.h"
+#include "engine/buffer.h"
 #include "ops/cuda/cuda_ops.h"
 #include "ops/cuda/emulation/block.h"
 #include "ops/cuda/emulation/provoke.h"
+#include "ops/cuda/emulation/runtime.h"
 
 namespace ssrl {
 namespace {
@@ -31,6 +33,52 @@ Napi::Value set_seed(const Napi::CallbackInfo& info) {
 
 Napi::Value set_multiprocessors(const Napi::CallbackInfo& info) {
   cuda::set_multiprocessors(info[0].As<Napi::Number>().Int32Value());
+  return info.Env().Undefined();
+}
+
+int device_of(const Napi::CallbackInfo& info) {
+  return std::clamp(info[0].As<Napi::Number>().Int32Value(), 0, cuda::emulation::kDevices - 1);
+}
+
+Napi::Value set_device_memory(const Napi::CallbackInfo& info) {
+  cuda::emulation::set_device_memory(device_of(info), info[1].As<Napi::Number>().Int64Value());
+  return info.Env().Undefined();
+}
+
+Napi::Value lose_device(const Napi::CallbackInfo& info) {
+  cuda::emulation::lose_device(device_of(info));
+  return info.Env().Undefined();
+}
+
+Napi::Value hide_devices(const Napi::CallbackInfo& info) {
+  const std::string reason = info[0].As<Napi::String>().Utf8Value();
+  cuda::emulation::hide_devices(reason == "driver"   ? cudaErrorInsufficientDriver
+                                : reason == "device" ? cudaErrorNoDevice
+                                                     : cudaSuccess);
+  return info.Env().Undefined();
+}
+
+Napi::Value set_capability(const Napi::CallbackInfo& info) {
+  cuda::emulation::set_capability(device_of(info), info[1].As<Napi::Number>().Int32Value(),
+                                  info[2].As<Napi::Number>().Int32Value());
+  return info.Env().Undefined();
+}
+
+// Reads a byte of device memory, as a host that forgot to copy would.
+Napi::Value touch_device(const Napi::CallbackInfo& info) {
+  const Result<ops::Ops*> device = cuda::open_device(0);
+  throw_if_error(info.Env(), device.status());
+  void* memory = nullptr;
+  throw_if_error(info.Env(), device.value()->allocate(64, &memory));
+  return Napi::Number::New(info.Env(), *static_cast<volatile char*>(memory));
+}
+
+// Launches a kernel on memory of the host, as a host that forgot to copy would.
+Napi::Value launch_on_host(const Napi::CallbackInfo& info) {
+  const Result<ops::Ops*> device = cuda::open_device(0);
+  throw_if_error(info.Env(), device.status());
+  float host[16] = {};
+  throw_if_error(info.Env(), device.value()->convert(host, DType::kF32, host, DType::kF32, 16));
   return info.Env().Undefined();
 }
 
@@ -76,27 +124,41 @@ Napi::Value move_rows(const Napi::CallbackInfo& info) {
   for (const float index : read_floats(info[1])) indices.push_back(static_cast<int64_t>(index));
   const auto rows = static_cast<int64_t>(indices.size());
   const auto total = static_cast<size_t>(rows * width);
-  std::vector<uint16_t> rounded(values.size()), gathered(total), pages(total);
   std::vector<float> out(total);
-  std::vector<void*> to;
-  for (int64_t row = rows - 1; row >= 0; --row) to.push_back(pages.data() + row * width);
   const auto work = [&]() -> Status {
-    ops::Ops& ops = cuda::emulated_ops();
+    const Result<ops::Ops*> device = cuda::open_device(0);
+    if (!device.ok()) return device.status();
+    ops::Ops& ops = *device.value();
     const auto count = static_cast<int64_t>(values.size());
-    SSRL_RETURN_IF_ERROR(ops.convert(values.data(), DType::kF32, rounded.data(), DType::kBF16, count));
+    Buffer given, rounded, gathered, pages, result;
+    for (Buffer* buffer : {&given, &rounded}) SSRL_RETURN_IF_ERROR(buffer->allocate(ops, count * 4));
+    for (Buffer* buffer : {&gathered, &pages, &result})
+      SSRL_RETURN_IF_ERROR(buffer->allocate(ops, total * 4));
+    std::vector<void*> to;
+    for (int64_t row = rows - 1; row >= 0; --row)
+      to.push_back(static_cast<uint16_t*>(pages.data()) + row * width);
+    SSRL_RETURN_IF_ERROR(ops.copy_from_host(given.data(), values.data(), count * sizeof(float)));
+    SSRL_RETURN_IF_ERROR(ops.convert(given.data(), DType::kF32, rounded.data(), DType::kBF16, count));
     SSRL_RETURN_IF_ERROR(
         ops.gather_rows(rounded.data(), DType::kBF16, indices.data(), rows, width, gathered.data()));
     SSRL_RETURN_IF_ERROR(ops.scatter_rows(gathered.data(), DType::kBF16, width, rows, width, to.data()));
-    return ops.convert(pages.data(), DType::kBF16, out.data(), DType::kF32, rows * width);
+    SSRL_RETURN_IF_ERROR(ops.convert(pages.data(), DType::kBF16, result.data(), DType::kF32, rows * width));
+    return ops.copy_to_host(out.data(), result.data(), total * sizeof(float));
   };
   return to_array(info.Env(), work(), out);
 }
 
 }  // namespace
 
-ops::Ops* find_device(const std::string& name) {
+Result<ops::Ops*> find_device(const std::string& name) {
   if (name == "cpu") return &ops::cpu();
-  return name == "cuda-emulated" ? &cuda::emulated_ops() : nullptr;
+  // 'cuda' too, so that the way to a GPU is tested without one.
+  const int index = std::max(device_index(name, "cuda"), device_index(name, "cuda-emulated"));
+  return index >= 0 ? cuda::open_device(index) : unknown_device(name);
+}
+
+cuda::Inventory find_cuda_devices() {
+  return cuda::take_inventory();
 }
 
 void init_devices(Napi::Env env, Napi::Object exports) {
@@ -105,6 +167,12 @@ void init_devices(Napi::Env env, Napi::Object exports) {
   emulation.Set("setMultiprocessors", Napi::Function::New(env, set_multiprocessors));
   emulation.Set("countBanks", Napi::Function::New(env, count_banks));
   emulation.Set("takeBankTotals", Napi::Function::New(env, take_bank_totals));
+  emulation.Set("setDeviceMemory", Napi::Function::New(env, set_device_memory));
+  emulation.Set("setCapability", Napi::Function::New(env, set_capability));
+  emulation.Set("loseDevice", Napi::Function::New(env, lose_device));
+  emulation.Set("hideDevices", Napi::Function::New(env, hide_devices));
+  emulation.Set("touchDevice", Napi::Function::New(env, touch_device));
+  emulation.Set("launchOnHost", Napi::Function::New(env, launch_on_host));
   emulation.Set("provoke", Napi::Function::New(env, provoke));
   emulation.Set("mma", Napi::Function::New(env, mma));
   emulation.Set("ldmatrix", Napi::Function::New(env, ldmatrix));

@@ -70,6 +70,9 @@ class CpuOps final : public Ops {
   Status copy_from_host(void* to, const void* from, size_t bytes) override { return copy(to, from, bytes); }
   Status copy_to_host(void* to, const void* from, size_t bytes) override { return copy(to, from, bytes); }
 
+  Status synchronize() override { return {}; }
+  Status free_memory(uint64_t* out) override { return memory_free(out); }
+
   void set_threads(int threads) override { host::set_threads(threads); }
   int max_threads() const override { return host::max_threads(); }
   Status supports(DType compute) const override { return host::supports(compute); }

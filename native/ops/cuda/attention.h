@@ -10,6 +10,7 @@
 #include <cstring>
 #include <vector>
 
+#include "ops/cuda/context.h"
 #include "ops/cuda/kernels.h"
 
 namespace ssrl::cuda {
@@ -83,12 +84,12 @@ class Scratch {
 
 struct AttentionDevice {
   ops::Ops& ops;
+  Context& context;
   Scratch& scratch;
   int multiprocessors;
-  Stream stream;
 };
 
-// Lists that a call takes to the device in one copy, and room behind them.
+// Lists that a call takes to the device in one copy, and room for what it works out there.
 class DeviceLists {
  public:
   // Where the list will be, for at().
@@ -108,14 +109,14 @@ class DeviceLists {
   Status copy(const AttentionDevice& device);
   template <typename T>
   T* at(size_t place) const {
-    return reinterpret_cast<T*>(data_ + place);
+    return reinterpret_cast<T*>(place < bytes_.size() ? data_ + place : room_data_ + (place - bytes_.size()));
   }
 
  private:
   static size_t round_up(size_t size) { return (size + 127) / 128 * 128; }
   std::vector<char> bytes_;
   size_t room_ = 0;
-  char* data_ = nullptr;
+  char *data_ = nullptr, *room_data_ = nullptr;
 };
 
 // What plans are made of.

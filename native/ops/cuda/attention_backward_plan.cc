@@ -88,9 +88,10 @@ Status attention_backward(const AttentionDevice& device, const ops::AttentionBac
       .blocks = lists.at<const void*>(blocks),
       .rows = static_cast<int64_t>(attention_backward_floats(a)) / a.shape.heads,
   };
-  SSRL_RETURN_IF_ERROR(sum_deltas(launch, device.stream));
-  SSRL_RETURN_IF_ERROR(differentiate_queries(launch, static_cast<int64_t>(plan.tiles.size()), device.stream));
-  return differentiate_keys(launch, static_cast<int64_t>(plan.key_tiles.size()), device.stream);
+  SSRL_RETURN_IF_ERROR(sum_deltas(launch, device.context.stream()));
+  SSRL_RETURN_IF_ERROR(
+      differentiate_queries(launch, static_cast<int64_t>(plan.tiles.size()), device.context.stream()));
+  return differentiate_keys(launch, static_cast<int64_t>(plan.key_tiles.size()), device.context.stream());
 }
 
 }  // namespace ssrl::cuda

@@ -111,9 +111,12 @@ void Scratch::reset() {
 }
 
 Status DeviceLists::copy(const AttentionDevice& device) {
-  SSRL_RETURN_IF_ERROR(device.scratch.reserve(device.ops, bytes_.size() + room_));
-  data_ = device.scratch.data();
-  return device.ops.copy_from_host(data_, bytes_.data(), bytes_.size());
+  SSRL_RETURN_IF_ERROR(device.scratch.reserve(device.ops, room_));
+  room_data_ = device.scratch.data();
+  const char* lists = nullptr;
+  SSRL_RETURN_IF_ERROR(device.context.stage(bytes_.data(), static_cast<int64_t>(bytes_.size()), &lists));
+  data_ = const_cast<char*>(lists);
+  return device.context.flush();
 }
 
 Status attention(const AttentionDevice& device, const ops::Attention& a) {
@@ -140,9 +143,9 @@ Status attention(const AttentionDevice& device, const ops::Attention& a) {
   const auto count = [](const std::vector<AttentionTile>& tiles) {
     return static_cast<int64_t>(tiles.size());
   };
-  SSRL_RETURN_IF_ERROR(attend_tiles(with_tiles(wide), count(plan.wide), 4, device.stream));
-  SSRL_RETURN_IF_ERROR(attend_tiles(with_tiles(narrow), count(plan.narrow), 1, device.stream));
-  return merge_tiles(with_tiles(split), count(plan.split), device.stream);
+  SSRL_RETURN_IF_ERROR(attend_tiles(with_tiles(wide), count(plan.wide), 4, device.context.stream()));
+  SSRL_RETURN_IF_ERROR(attend_tiles(with_tiles(narrow), count(plan.narrow), 1, device.context.stream()));
+  return merge_tiles(with_tiles(split), count(plan.split), device.context.stream());
 }
 
 }  // namespace ssrl::cuda

@@ -7,12 +7,12 @@ namespace {
 constexpr int kThreads = 128, kWarps = kThreads / 32;
 constexpr int64_t kColumns = 32 * 8;  // of a warp
 
-template <typename Rounded>
+template <typename From, typename Rounded>
 __global__ void __launch_bounds__(kThreads) take_rows(Embedding a, int64_t items) {
   const int64_t pieces = pieces_of(a.width, 8);
   for (int64_t item = grid_index(); item < items; item += grid_stride()) {
     const int64_t token = item / pieces, j = item % pieces * 8;
-    Eight values = load_eight(a.table + a.ids[token] * a.width, j, a.width);
+    Eight values = load_eight(static_cast<const From*>(a.table) + a.ids[token] * a.width, j, a.width);
     for (int i = 0; i < 8; ++i) values.value[i] = to_float(from_float<Rounded>(values.value[i]));
     store_eight(a.x + token * a.width, j, a.width, values);
   }
@@ -57,9 +57,7 @@ __global__ void __launch_bounds__(kThreads) copy_pieces(CopyRows a, int64_t item
     const int64_t row = item / pieces, at = item % pieces * 16;
     const int64_t source = a.indices == nullptr ? row : a.indices[row];
     const char* from = static_cast<const char*>(a.from) + source * a.from_stride + at;
-    char* to =
-        (a.pages == nullptr ? static_cast<char*>(a.to) + row * a.bytes : static_cast<char*>(a.pages[row])) +
-        at;
+    char* to = static_cast<char*>(a.to) + (a.offsets == nullptr ? row * a.bytes : a.offsets[row]) + at;
     if (at + 16 <= a.bytes && aligned16(from) && aligned16(to)) {
       store_words(to, load_words(from));
       continue;
@@ -80,11 +78,13 @@ __global__ void __launch_bounds__(kThreads) convert_pieces(Convert a, int64_t it
 
 }  // namespace
 
-Status embedding(const Embedding& a, DType compute, Stream stream) {
+Status embedding(const Embedding& a, DType from, DType compute, Stream stream) {
   const int64_t items = a.tokens * pieces_of(a.width, 8);
   if (items == 0) return {};
-  return with_type(compute, [&](auto type) {
-    return launch(take_rows<decltype(type)>, grid_for(items, kThreads), stream, a, items);
+  return with_type(from, [&](auto source) {
+    return with_type(compute, [&](auto type) {
+      return launch(take_rows<decltype(source), decltype(type)>, grid_for(items, kThreads), stream, a, items);
+    });
   });
 }
 

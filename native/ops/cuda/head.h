@@ -3,16 +3,16 @@
 
 #include <cstddef>
 
-#include "ops/cuda/device.h"
+#include "ops/cuda/context.h"
 #include "ops/ops.h"
 
 namespace ssrl::cuda {
 
 size_t log_probs_bytes(const ops::PackedWeight& weight);
-Status log_probs(ops::Ops& ops, const ops::LogProbs& a, Stream stream);
+Status log_probs(ops::Ops& ops, Context& context, const ops::LogProbs& a);
 
 size_t policy_loss_bytes(const ops::PackedWeight& weight);
-Status policy_loss(ops::Ops& ops, const ops::PolicyLoss& a, ops::PolicyLossStatistics* statistics,
-                   Stream stream);
+Status policy_loss(ops::Ops& ops, Context& context, const ops::PolicyLoss& a,
+                   ops::PolicyLossStatistics* statistics);
 
 }  // namespace ssrl::cuda

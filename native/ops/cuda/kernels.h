@@ -27,11 +27,12 @@ Status swiglu_backward(const ops::SwigluBackward& a, Stream stream);
 struct Embedding {
   const int32_t* ids;  // [tokens]
   int64_t tokens;
-  const float* table;  // [vocabulary, width]
+  const void* table;  // [vocabulary, width]
   int64_t width;
   float* x;  // [tokens, width]
 };
-Status embedding(const Embedding& a, DType compute, Stream stream);
+// Rows of a table of type `from`, rounded to `compute`.
+Status embedding(const Embedding& a, DType from, DType compute, Stream stream);
 
 struct EmbeddingBackward {
   const int32_t* ids;  // [tokens]
@@ -46,8 +47,8 @@ struct CopyRows {
   const void* from;
   int64_t from_stride;     // bytes
   const int64_t* indices;  // [rows] of `from`, or null: row i
-  void* to;                // bytes * rows, unless `pages` is given
-  void* const* pages;      // [rows] where each row goes, or null
+  void* to;
+  const int64_t* offsets;  // [rows] bytes from `to` where each row goes, or null: one after another
   int64_t rows;
   int64_t bytes;  // of a row, even
 };

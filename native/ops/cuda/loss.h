@@ -19,23 +19,14 @@ struct LogProbRows {
 };
 Status log_prob_rows(const LogProbRows& a, Stream stream);
 
-// The rows from `begin` to `end` with a weight, in order; the others are set to 0.
-struct SelectRows {
-  ops::PolicyLoss loss;
-  int64_t begin, end, inputs;
-  int64_t* rows;   // [end - begin]
-  int64_t* count;  // [1]
-};
-Status select_rows(const SelectRows& a, Stream stream);
-
 struct RowResult {
   ops::RowLoss loss;
   float entropy, weight;
 };
 
 struct LossRows {
-  ops::PolicyLoss loss;
-  const int64_t* rows;  // [count] which rows these are
+  ops::PolicyLoss loss;  // outputs are those of the whole batch, inputs [count] on the device
+  const int64_t* rows;   // [count] which rows of the batch these are
   int64_t count, vocabulary;
   float* logits;       // [count, V]
   void* dlogits;       // [count, V] of the compute type, or null; the logits' own place for F32

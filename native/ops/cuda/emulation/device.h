@@ -11,6 +11,7 @@
 
 #include "ops/bf16.h"
 #include "ops/cuda/emulation/block.h"
+#include "ops/cuda/emulation/runtime.h"
 #include "status.h"
 
 #define __global__
@@ -24,7 +25,7 @@
 namespace ssrl::cuda {
 
 using emulation::Block;
-using Stream = void*;
+using Stream = cudaStream_t;
 
 struct Bf16 {
   uint16_t bits;
@@ -326,9 +327,16 @@ struct LaunchShape {
 };
 
 template <typename... Parameters>
-inline Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream,
+inline Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream,
                      std::type_identity_t<Parameters>... arguments) {
-  return emulation::run_grid(shape.grid, shape.threads, shape.shared_bytes, [&] { kernel(arguments...); });
+  // What stood where a struct's padding is may look like an address.
+  (__builtin_clear_padding(&arguments), ...);
+  if (stream != nullptr && (emulation::holds_host_pointer(&arguments, sizeof arguments) || ...)) {
+    return {Code::kInternal, "A kernel was given the address of host memory"};
+  }
+  return emulation::enqueue(stream, [=] {
+    return emulation::run_grid(shape.grid, shape.threads, shape.shared_bytes, [&] { kernel(arguments...); });
+  });
 }
 
 }  // namespace ssrl::cuda
