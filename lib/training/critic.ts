@@ -62,12 +62,8 @@ export class Critic {
     for (const [index, sequence] of sequences.entries()) sequence.values = values[index]!
   }
 
-  /** One optimizer step on the returns of sequences; with a shared trunk the head alone learns. */
-  async learn(
-    sequences: readonly LossSequence[],
-    settings: CriticSettings,
-    learningRate: number,
-  ): Promise<{ batches: LossStatistics[]; gradNorm: number }> {
+  /** The gradients of one optimizer step on the returns of sequences; a failure drops them. */
+  async accumulate(sequences: readonly LossSequence[], settings: CriticSettings): Promise<LossStatistics[]> {
     const { learner, isShared } = this
     const normalizer = sequences.reduce((sum, { lossWeights }) => sum + weightOf(lossWeights), 0)
     const loss = { ...valueOptions(settings), type: 'value', valueCoefficient: 1, normalizer } as const
@@ -77,12 +73,16 @@ export class Critic {
         const batch = toValueBatch(sequences.slice(start, end))
         batches.push(await learner.accumulate(batch, { ...loss, detachValue: isShared }))
       }
-      const { gradNorm } = await learner.step({ learningRate, valueHeadOnly: isShared })
-      return { batches, gradNorm }
+      return batches
     } catch (error) {
       await learner.zeroGradients()
       throw error
     }
+  }
+
+  /** With a shared trunk the head alone moves. */
+  async step(learningRate: number): Promise<number> {
+    return (await this.learner.step({ learningRate, valueHeadOnly: this.isShared })).gradNorm
   }
 
   /** Parts of a checkpoint: with a shared trunk there are none beside the policy's. */

@@ -83,38 +83,66 @@ interface Passes {
 
 /** `numIterations` passes over the sequences, each in `numMiniBatches` optimizer steps. */
 async function learn(
-  { learner, critic }: LearningModels,
+  models: LearningModels,
   { sequences }: StepSequences,
   settings: LearnSettings,
   { learningRate, isWarmUp = false }: LearnRates,
 ): Promise<Passes> {
   const result: Passes = { passes: [], gradNorm: 0, values: [] }
   const criticRate = (settings.criticLearningRate * learningRate) / settings.learningRate
+  const takeStep = models.critic?.isShared && !isWarmUp ? stepTogether : stepApart
   const parts = miniBatches(sequences, settings)
   for (let pass = 0; pass < settings.numIterations; pass++) {
     for (const part of parts) {
-      if (!isWarmUp) {
-        const batches = await accumulate(learner, part, settings, critic?.isShared ?? false)
-        const rates = critic?.isShared
-          ? { learningRate, valueHeadLearningRate: criticRate }
-          : { learningRate }
-        result.gradNorm = (await learner.step(rates)).gradNorm
-        result.passes.push(batches)
-        if (critic?.isShared) {
-          // What the step minimised had the coefficient in it.
-          const plain = batches.map((batch) => ({
-            ...batch,
-            valueLoss: batch.valueLoss / settings.valueCoefficient,
-          }))
-          result.values.push({ batches: plain, gradNorm: result.gradNorm })
-        }
-      }
-      if (critic && (isWarmUp || !critic.isShared)) {
-        result.values.push(await critic.learn(part.sequences, settings, criticRate))
-      }
+      await takeStep(models, part, settings, { learningRate, criticRate, isWarmUp, result })
     }
   }
   return result
+}
+
+interface StepRates {
+  learningRate: number
+  criticRate: number
+  isWarmUp: boolean
+  /** Added to. */
+  result: Passes
+}
+
+/** Policy and critic have a trunk, a gradient and a step in common. */
+async function stepTogether(
+  { learner }: LearningModels,
+  part: StepSequences,
+  settings: LearnSettings,
+  { learningRate, criticRate, result }: StepRates,
+): Promise<void> {
+  const batches = await accumulate(learner, part, settings, true)
+  const { gradNorm } = await learner.step({ learningRate, valueHeadLearningRate: criticRate })
+  result.gradNorm = gradNorm
+  result.passes.push(batches)
+  // What the step minimised had the coefficient in it.
+  const scale = (batch: LossStatistics) => batch.valueLoss / settings.valueCoefficient
+  result.values.push({ batches: batches.map((batch) => ({ ...batch, valueLoss: scale(batch) })), gradNorm })
+}
+
+/** All gradients come before the first step, so that what fails leaves both models as they were. */
+async function stepApart(
+  { learner, critic }: LearningModels,
+  part: StepSequences,
+  settings: LearnSettings,
+  { learningRate, criticRate, isWarmUp, result }: StepRates,
+): Promise<void> {
+  const values = critic ? await critic.accumulate(part.sequences, settings) : null
+  try {
+    if (!isWarmUp) {
+      const batches = await accumulate(learner, part, settings, false)
+      result.gradNorm = (await learner.step({ learningRate })).gradNorm
+      result.passes.push(batches)
+    }
+  } catch (error) {
+    await critic?.learner.zeroGradients()
+    throw error
+  }
+  if (critic && values) result.values.push({ batches: values, gradNorm: await critic.step(criticRate) })
 }
 
 /**

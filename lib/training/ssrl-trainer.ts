@@ -7,10 +7,9 @@
  * 3. Generation stops at `</answer>`, which is trained; the reference goes on to the end token.
  * 4. A group of equal rewards gets advantages of exactly 0.
  */
-import path from 'node:path'
 import type { Question } from '../data/questions.ts'
 import type { EvaluationScores } from '../evaluation/evaluate.ts'
-import { Policy } from '../policy/policy.ts'
+import type { Policy } from '../policy/policy.ts'
 import { derivedSeed } from '../random-seed.ts'
 import type { ComposedReward } from '../rewards/compose.ts'
 import { STOP_TAG } from '../rollout/grammar.ts'
@@ -21,11 +20,9 @@ import { Alarms, describeAnswers } from './alarms.ts'
 import type { PartWriter } from './checkpoint.ts'
 import type { Config } from './config.ts'
 import { type PartialConfig, parseConfig } from './config-parse.ts'
-import { Critic } from './critic.ts'
 import { DataOrder } from './data-order.ts'
 import { countConstantGroups } from './estimators/index.ts'
 import { learnFrom } from './learn.ts'
-import { Learner } from './learner.ts'
 import { memoryNow } from './machine.ts'
 import { describeLabels } from './pseudo-labels.ts'
 import { loadCheckpoint, type ResumeOptions, refuseDifferences, storedQuestions } from './resume.ts'
@@ -36,7 +33,6 @@ import { describeCosts, describeRollout, type StepRecord } from './step-record.t
 import {
   Clock,
   evaluateOnHeldOut,
-  learnerOptions,
   promptLimit,
   requireGoldenAnswers,
   requireInputs,
@@ -45,6 +41,7 @@ import {
 } from './trainer-setup.ts'
 import { questionWriter, type TrainerState } from './trainer-state.ts'
 import { type StepResult, TrainingLoop } from './training-loop.ts'
+import { TrainingModels } from './training-models.ts'
 
 export interface SSRLTrainerOptions extends PartialConfig {
   policy: Policy
@@ -79,9 +76,7 @@ export class SSRLTrainer {
   #questions: Question[] = []
   #order: DataOrder | null = null
   #cursor = 0
-  #learner: Learner | null = null
-  #reference: Policy | null = null
-  #critic: Critic | null = null
+  #models: TrainingModels | null = null
   #alarms: Alarms
 
   /** @throws SsrlError `ERR_INVALID_CONFIG` for settings that are unknown, out of range or make no sense together */
@@ -99,7 +94,7 @@ export class SSRLTrainer {
       config: this.config,
       policy,
       prepare: (signal) => this.#prepare(signal),
-      learner: () => this.#learner!,
+      learner: () => this.#models!.learner,
       takeStep: (step, signal) => this.#takeStep(step, signal),
       evaluate: (signal) => this.#judge(signal),
       parts: () => this.#parts(),
@@ -151,22 +146,9 @@ export class SSRLTrainer {
     this.#template = state.promptTemplate
     this.#alarms = new Alarms(this.config, state.alarms)
     this.#cursor = state.cursor
-    if (this.config.beta > 0) {
-      await using loaded = await Policy.load(path.join(directory, 'reference'), { dtype: state.dtype })
-      this.#reference = await loaded.clone({ frozen: true })
-    }
-    if (this.config.estimator === 'gae' && !this.#sharesTrunk) {
-      const copy = await Policy.load(path.join(directory, 'critic'), { dtype: state.dtype })
-      this.#critic = Critic.of(copy, this.config)
-      await this.#critic.learner.loadState(path.join(directory, 'critic-optimizer.safetensors'))
-    }
+    this.#models = await TrainingModels.load(this.policy, this.config, { directory, dtype: state.dtype })
     await this.#loop.prepare()
-    await this.#learner!.loadState(path.join(directory, 'optimizer.safetensors'))
     this.#loop.restore(state)
-  }
-
-  get #sharesTrunk(): boolean {
-    return this.config.estimator === 'gae' && this.config.critic === 'shared'
   }
 
   /** The reward is the majority's, not the user's own. */
@@ -212,12 +194,8 @@ export class SSRLTrainer {
 
   /** Frees optimizer state, reference and critic; the policy stays. */
   dispose(): void {
-    this.#learner?.dispose()
-    void this.#reference?.dispose()
-    this.#critic?.dispose()
-    this.#learner = null
-    this.#reference = null
-    this.#critic = null
+    this.#models?.dispose()
+    this.#models = null
   }
 
   [Symbol.dispose](): void {
@@ -237,11 +215,7 @@ export class SSRLTrainer {
     for (const message of startWarnings(this.#options, { dropped, maxPromptLength }))
       this.#options.onWarning?.(message)
     this.#order = new DataOrder(kept.length, config.seed, this.#cursor)
-    if (config.beta > 0) this.#reference ??= await policy.clone({ frozen: true })
-    this.#learner ??= new Learner(policy, { ...learnerOptions(config), valueHead: this.#sharesTrunk })
-    if (config.estimator === 'gae') {
-      this.#critic ??= this.#sharesTrunk ? Critic.shared(this.#learner) : await Critic.ofCopy(policy, config)
-    }
+    this.#models ??= await TrainingModels.open(policy, config)
   }
 
   /** Question → trajectories → rewards → advantages → update. When it throws, nothing has changed. */
@@ -255,14 +229,10 @@ export class SSRLTrainer {
       this.#tellShortage(step, sampling)
       signal?.throwIfAborted()
       const clock = new Clock()
-      const models = {
-        policy,
-        reference: this.#reference,
-        learner: this.#learner!,
-        critic: this.#critic,
-      }
+      const { learner, reference, critic } = this.#models!
+      const models = { policy, learner, reference, critic }
       const learningRate = learningRateAt(step, config)
-      const rates = { learningRate, isWarmUp: this.#critic !== null && step <= config.criticWarmupSteps }
+      const rates = { learningRate, isWarmUp: critic !== null && step <= config.criticWarmupSteps }
       const scored = { trajectories, rewards: learnable }
       const { advantages, prepared, statistics } = await learnFrom(models, scored, config, rates)
       const seconds = { ...sampled.seconds, learn: clock.lap() }
@@ -349,12 +319,10 @@ export class SSRLTrainer {
   }
 
   #parts(): Record<string, PartWriter> {
-    const reference = this.#reference
     return {
       'train.jsonl': questionWriter(this.#options.train),
       'evaluation.jsonl': questionWriter(this.#options.evaluation ?? []),
-      ...this.#critic?.parts(),
-      ...(reference ? { reference: (folder) => reference.save(folder, { dtype: 'f32' }) } : {}),
+      ...this.#models!.parts(),
     }
   }
 

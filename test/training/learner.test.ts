@@ -215,6 +215,35 @@ test('the ratio of a sequence is clipped as a whole: its tokens have a gradient 
   t.true(whole.mismatch > 0.49, 'the mismatch is still that of tokens')
 })
 
+test('a value head is trained beside the policy or alone, and values come per token', async (t) => {
+  const { native, policy } = await open(t)
+  const learner = new Learner(policy, { learningRate: 1e-2, weightDecay: 0, valueHead: true })
+  t.teardown(() => learner.dispose())
+  const zero = await learner.values(tokens)
+  t.deepEqual(
+    zero.map((values) => values.length),
+    lengths.map((length) => length - 1),
+  )
+  t.true(zero.flatMap((values) => [...values]).every((value) => value === 0))
+  const returns = perToken((s) => s)
+  const batch = { tokens, lossMask, advantages, returns, oldValues: zero }
+  const both = await learner.accumulate(batch, { type: 'dapo', valueCoefficient: 0.5, valueClip: 10 })
+  t.true(Math.abs(both.loss - both.policyLoss - both.valueLoss) < 1e-6)
+  const counts = lossMask.map((mask) => mask.reduce((sum, value) => sum + value, 0))
+  const all = counts.reduce((sum, count) => sum + count, 0)
+  const expected = (0.5 * counts.reduce((sum, count, s) => sum + (count * s * s) / 2, 0)) / all
+  t.true(Math.abs(both.valueLoss - expected) < 1e-5)
+  t.true((await learner.gradients()).get('value_head.weight')!.some((value) => value !== 0))
+  await learner.zeroGradients()
+  const name = native.parameters()[0]!.name
+  const before = await native.readParameter(name)
+  await learner.accumulate(batch, { type: 'value', detachValue: true })
+  await learner.step({ valueHeadOnly: true })
+  t.deepEqual(await native.readParameter(name), before)
+  t.true((await learner.values(tokens))[1]!.some((value) => value !== 0))
+  await t.throwsAsync(learner.values([[1, 2]] as never), { code: 'ERR_INVALID_ARG' })
+})
+
 test('gradients come by Hugging Face name; step clips, clears and returns the norm and the rate', async (t) => {
   const { native, learner } = await open(t)
   await learner.accumulate({ tokens, lossMask }, { type: 'sft' })
@@ -301,6 +330,14 @@ const badBatches: Record<string, [batch: unknown, loss: unknown]> = {
   'an unknown option': [good, { type: 'grpo', espilon: 0.1 }],
   'an unknown field of the batch': [{ ...good, advantage: advantages }, { type: 'grpo' }],
   'another level': [good, { type: 'grpo', importanceSamplingLevel: 'turn' }],
+  'values without returns': [good, { type: 'value' }],
+  'returns for sft': [{ ...good, returns: lossWeights }, { type: 'sft' }],
+  'a clip of values from nowhere': [
+    { ...good, returns: lossWeights },
+    { type: 'value', valueClip: 0.2 },
+  ],
+  'returns without a value head': [{ ...good, returns: lossWeights }, { type: 'value' }],
+  'returns of NaN': [{ ...good, returns: lossWeights.map((w) => w.map(() => Number.NaN)) }, { type: 'grpo' }],
   'drift from nowhere': [{ ...good, driftWeights: lossWeights }, { type: 'grpo' }],
   'another estimate of KL': [good, { type: 'grpo', klEstimator: 'k4' }],
   'a temperature of 0': [good, { type: 'grpo', temperature: 0 }],

@@ -195,6 +195,27 @@ test('PPO: several optimizer steps make values leave those of sampling, and thei
   t.is(free!.critic!.clip, 0)
 })
 
+test('PPO: a step that fails leaves policy and critic as they were, and can be tried again', async (t) => {
+  const policy = await tinyPolicy()
+  const good = await policy.readParameter('model.norm.weight')
+  let broken = true
+  // The critic has a copy of its own, so that the policy alone meets what is no number.
+  const reward: RewardFunction = async (all, context) => {
+    if (broken) await policy.writeParameter('model.norm.weight', good.with(0, Number.NaN))
+    return lettersE(all, context)
+  }
+  const rewards = [{ name: 'lettersE', reward }]
+  const ppo = { estimator: 'gae', criticLearningRate: 1e-2, maxSteps: 2 } as const
+  const made = await trainer(t, { ...ppo, policy, rewards })
+  await t.throwsAsync(collect(made), { code: 'ERR_NON_FINITE' })
+  await policy.writeParameter('model.norm.weight', good)
+  broken = false
+  t.deepEqual(
+    (await collect(made)).map(withoutTimes),
+    (await collect(await trainer(t, ppo))).map(withoutTimes),
+  )
+})
+
 test('PPO needs no group: one trajectory a question will do', async (t) => {
   const [record] = await collect(
     await trainer(t, { estimator: 'gae', numGenerations: 1, promptsPerStep: 6, maxSteps: 1 }),
@@ -318,6 +339,18 @@ test('a collapse alarm warns with the step; by setting the run stops there, eval
   t.deepEqual(kept.toSorted(), ['best', `step-00000${made.best!.step}`, 'step-000002'].toSorted())
   t.is(made.best!.step, 1)
   await readFile(path.join(outputDirectory, 'policy', 'model.safetensors'))
+  const resumed = await SSRLTrainer.resume(outputDirectory, { rewards: lettersE })
+  const rest = await collect(resumed)
+  t.deepEqual(
+    rest.map(({ step, alarms, stopped }) => [step, alarms, stopped]),
+    [
+      [3, ['entropyLow'], undefined],
+      [4, ['entropyLow'], undefined],
+    ],
+    'who goes on knows of the alarm that rings',
+  )
+  resumed.dispose()
+  await resumed.policy.dispose()
   t.deepEqual(
     (await collect(await trainer(t, { onWarning: watch.onWarning, alarms: 'off' }))).flatMap(
       ({ alarms = [] }) => alarms,
