@@ -70,5 +70,5 @@ const sharesTrunk = ({ estimator, critic }: Config) => estimator === 'gae' && cr
 
 async function loadFrozen(directory: string, dtype: 'f32' | 'bf16'): Promise<Policy> {
   await using loaded = await Policy.load(directory, { dtype })
-  return loaded.clone({ frozen: true })
+  return await loaded.clone({ frozen: true })
 }
