@@ -14,6 +14,7 @@ const tests = [
   'attention',
   'cuda-policy',
   'cuda-learner',
+  'cuda-losses',
   'gpu',
   'matmul',
   'optimizer',

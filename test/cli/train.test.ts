@@ -69,6 +69,18 @@ test('train shows progress as plain lines on stderr, records as JSON on stdout, 
   t.deepEqual(generation.stop_strings, ['</answer>'])
 })
 
+test('--algorithm takes the settings of a published one, and what is given beside it wins', async (t) => {
+  const output = at('named')
+  const named = ['--algorithm', 'dr_grpo', '--loss-type', 'dapo', '--max-steps', '1']
+  const { exitCode, stderr } = await ssrl(...trainArguments(output, ...named))
+  t.is(exitCode, 0, stderr)
+  const { config } = JSON.parse(await readFile(path.join(output, 'config.json'), 'utf8'))
+  t.like(config, { scaleRewards: 'none', dualClip: null, lossType: 'dapo', numGenerations: 2 })
+  const unknown = await ssrl('train', '--algorithm', 'grpoo')
+  t.is(unknown.exitCode, 2)
+  t.regex(unknown.stderr, /dr_grpo/)
+})
+
 test('Ctrl-C saves and says how to go on; the resumed run ends as one that never stopped', async (t) => {
   const whole = at('whole')
   t.is((await ssrl(...trainArguments(whole, '--max-steps', '12'))).exitCode, 0)

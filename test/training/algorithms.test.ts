@@ -6,11 +6,15 @@ import { parseConfig } from '../../lib/training/config-parse.ts'
 import { SSRLTrainer } from '../../lib/training/ssrl-trainer.ts'
 import { questions, shortTemplate, tinyPolicy } from '../helpers/tiny-policy.ts'
 
-for (const [name, settings] of Object.entries(algorithms)) {
-  test(`${name}: its settings are accepted and what they say takes part in a step`, async (t) => {
+const cases = Object.entries(algorithms).flatMap(([name, settings]) =>
+  (['f32', 'bf16'] as const).map((dtype) => ({ name, settings, dtype })),
+)
+
+for (const { name, settings, dtype } of cases) {
+  test(`${name}: its settings are accepted and what they say takes part in a step (${dtype})`, async (t) => {
     const config = parseConfig(settings, 'ssrl')
     for (const [key, value] of Object.entries(settings)) t.is(config[key as SettingName], value)
-    const policy = await tinyPolicy()
+    const policy = await tinyPolicy({ dtype })
     const trainer = new SSRLTrainer({
       ...settings,
       policy,
