@@ -399,6 +399,8 @@ export interface NativeEmulation {
   loseDevice(device: number): void
   /** What is missing from now on: the driver, all devices, or nothing. */
   hideDevices(reason: 'driver' | 'device' | ''): void
+  /** Copies, waits and launches since the last call. */
+  takeTraffic(): { toDevice: number; toHost: number; waits: number; launches: number }
   /** Reads device memory from the host, which ends the process. */
   touchDevice(): number
   /** Launches a kernel on host memory. */

@@ -112,6 +112,33 @@ testEmulated('policies on two devices and the CPU give the same tokens', async (
   await Promise.all(policies.map((policy) => policy.dispose()))
 })
 
+testEmulated('a decode step waits once, and what it sends does not grow with the layers', async (t) => {
+  const traffic = async (numLayers: number) => {
+    const config = { ...tinyConfig, numLayers }
+    await using policy = await Policy.initialize(config, { seed: 3, device: 'cuda:0', dtype: 'f32' })
+    const requests = [4, 9, 30].map((length) => ({ tokens: someTokens(length, length, config.vocabSize) }))
+    const run = async (maxNewTokens: number) => {
+      emulation().takeTraffic()
+      await policy.generate(requests, { seed: 1, maxNewTokens, ignoreEnd: true })
+      return emulation().takeTraffic()
+    }
+    await run(4)
+    const [few, many] = [await run(4), await run(10)]
+    return {
+      waits: (many.waits - few.waits) / 6,
+      toHost: (many.toHost - few.toHost) / 6,
+      toDevice: (many.toDevice - few.toDevice) / 6,
+      launches: (many.launches - few.launches) / 6,
+    }
+  }
+  const [two, five] = [await traffic(2), await traffic(5)]
+  t.is(two.waits, 1)
+  t.is(two.toHost, 1)
+  t.deepEqual([five.waits, five.toHost, five.toDevice], [two.waits, two.toHost, two.toDevice])
+  t.true(five.launches > 2 * two.launches)
+  t.log(`a step of 2 layers: ${JSON.stringify(two)}`)
+})
+
 testEmulated('a kernel that is given host memory is a fault', (t) => {
   t.throws(() => emulation().launchOnHost(), { message: /address of host memory/ })
 })

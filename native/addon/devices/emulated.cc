@@ -64,6 +64,16 @@ Napi::Value set_capability(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value take_traffic(const Napi::CallbackInfo& info) {
+  const cuda::emulation::Traffic traffic = cuda::emulation::take_traffic();
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("toDevice", Napi::Number::New(info.Env(), static_cast<double>(traffic.to_device)));
+  object.Set("toHost", Napi::Number::New(info.Env(), static_cast<double>(traffic.to_host)));
+  object.Set("waits", Napi::Number::New(info.Env(), static_cast<double>(traffic.waits)));
+  object.Set("launches", Napi::Number::New(info.Env(), static_cast<double>(traffic.launches)));
+  return object;
+}
+
 // Reads a byte of device memory, as a host that forgot to copy would.
 Napi::Value touch_device(const Napi::CallbackInfo& info) {
   const Result<ops::Ops*> device = cuda::open_device(0);
@@ -171,6 +181,7 @@ void init_devices(Napi::Env env, Napi::Object exports) {
   emulation.Set("setCapability", Napi::Function::New(env, set_capability));
   emulation.Set("loseDevice", Napi::Function::New(env, lose_device));
   emulation.Set("hideDevices", Napi::Function::New(env, hide_devices));
+  emulation.Set("takeTraffic", Napi::Function::New(env, take_traffic));
   emulation.Set("touchDevice", Napi::Function::New(env, touch_device));
   emulation.Set("launchOnHost", Napi::Function::New(env, launch_on_host));
   emulation.Set("provoke", Napi::Function::New(env, provoke));

@@ -16,8 +16,9 @@ struct Library {
 
 Status no_library(const std::string& reason) {
   return {Code::kNoDevice, reason +
-                               ": install CUDA 12 or 13 so that nvcc is found, build again, or take device "
-                               "'cpu'"};
+                               ": install CUDA 12 or 13 so that nvcc is found (where it is, build/cuda.log "
+                               "says what failed), build again, "
+                               "or take device 'cpu'"};
 }
 
 Library load_library() {

@@ -133,10 +133,10 @@ struct Attend {
   // Rows past the last key that anyone sees are not read.
   __device__ __forceinline__ void fetch_page(int page) {
     const int count = tile.seen(tile.pairs - 1, group) - page * kPage;
-    const void* const* blocks = a.blocks + 2 * (static_cast<int64_t>(tile.first_block) + page);
+    const int64_t* blocks = a.blocks + 2 * (static_cast<int64_t>(tile.first_block) + page);
     const int64_t offset = static_cast<int64_t>(kv_head) * depth.columns();
-    const T *keys = static_cast<const T*>(blocks[0]) + offset,
-            *values = static_cast<const T*>(blocks[1]) + offset;
+    const T *keys = reinterpret_cast<const T*>(a.first_block + blocks[0]) + offset,
+            *values = reinterpret_cast<const T*>(a.first_block + blocks[1]) + offset;
     const int stage = stage_of(page);
     fill_rows<kThreads>(memory.keys, stage, kPage, depth, [&](int row) -> const T* {
       return row < count ? keys + row * a.shape.kv_stride : nullptr;

@@ -34,12 +34,19 @@ struct AttentionTile {
   }
 };
 
+// Keys and values of each page in turns, as distances from the first: they are the same for every layer, so
+// that the list goes to the device once a step.
+struct BlockList {
+  const char* first = nullptr;
+  std::vector<int64_t> distances;  // bytes
+};
+
 struct AttentionPlan {
   std::vector<AttentionTile> wide;    // for blocks of four warps
   std::vector<AttentionTile> narrow;  // for blocks of one
   std::vector<AttentionTile> split;   // tiles whose pages were shared out, to be merged
-  std::vector<const void*> blocks;    // keys and values of each page in turns
-  int64_t records = 0;                // of parts, for each kv head
+  BlockList blocks;
+  int64_t records = 0;  // of parts, for each kv head
 };
 
 // With fewer tiles than the device takes at once, their pages are shared out among more blocks.
@@ -51,10 +58,11 @@ struct AttentionLaunch {
   void* out;
   float* log_sum_exp;
   const AttentionTile* tiles;
-  const void* const* blocks;
-  int64_t records;    // for each kv head
-  float* parts;       // [kv_heads, records, part_width()] weighted values of one page
-  float* statistics;  // [kv_heads, records, 2] the page's largest score and its sum of weights
+  const char* first_block;  // of keys
+  const int64_t* blocks;    // bytes from there to each
+  int64_t records;          // for each kv head
+  float* parts;             // [kv_heads, records, part_width()] weighted values of one page
+  float* statistics;        // [kv_heads, records, 2] the page's largest score and its sum of weights
 
   int group() const { return shape.heads / shape.kv_heads; }
 };
@@ -106,7 +114,8 @@ class DeviceLists {
     room_ += round_up(size);
     return place;
   }
-  Status copy(const AttentionDevice& device);
+  // `place` is one for each kind of plan: the next layer's is the same, and not sent again.
+  Status copy(const AttentionDevice& device, const void* place);
   template <typename T>
   T* at(size_t place) const {
     return reinterpret_cast<T*>(place < bytes_.size() ? data_ + place : room_data_ + (place - bytes_.size()));
@@ -122,7 +131,7 @@ class DeviceLists {
 // What plans are made of.
 void add_tiles(const ops::AttentionSequence& sequence, int group, int most, int32_t first_block,
                std::vector<AttentionTile>* tiles);
-void add_blocks(const ops::AttentionSequence& sequence, std::vector<const void*>* blocks);
+void add_blocks(const ops::AttentionSequence& sequence, BlockList* blocks);
 // The longest first, so that none is left at the end.
 void sort_tiles(std::vector<AttentionTile>* tiles);
 

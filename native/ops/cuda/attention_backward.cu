@@ -140,11 +140,11 @@ struct QueryGradient {
 
   __device__ __forceinline__ void fetch_keys(int part) {
     const int begin = part * C::kKeys, count = tile.seen(tile.pairs - 1, place.group) - begin;
-    const void* const* blocks = a.blocks + 2 * (static_cast<int64_t>(tile.first_block) + begin / kPage);
+    const int64_t* blocks = a.blocks + 2 * (static_cast<int64_t>(tile.first_block) + begin / kPage);
     const int64_t offset =
         static_cast<int64_t>(place.kv_head) * place.depth.columns() + begin % kPage * a.shape.kv_stride;
-    const T *keys = static_cast<const T*>(blocks[0]) + offset,
-            *values = static_cast<const T*>(blocks[1]) + offset;
+    const T *keys = reinterpret_cast<const T*>(a.first_block + blocks[0]) + offset,
+            *values = reinterpret_cast<const T*>(a.first_block + blocks[1]) + offset;
     fill_rows<kThreads>(memory.keys, stage_of(part), C::kKeys, place.depth, [&](int row) -> const T* {
       return row < count ? keys + row * a.shape.kv_stride : nullptr;
     });
@@ -248,11 +248,11 @@ struct KeyGradient {
   Accumulator dk[C::kSlice / 8], dv[C::kSlice / 8];
 
   __device__ __forceinline__ void fetch_keys() {
-    const void* const* blocks = a.blocks + 2 * static_cast<int64_t>(tile.block);
+    const int64_t* blocks = a.blocks + 2 * static_cast<int64_t>(tile.block);
     const int64_t offset =
         static_cast<int64_t>(place.kv_head) * place.depth.columns() + tile.first % kPage * a.shape.kv_stride;
-    const T *keys = static_cast<const T*>(blocks[0]) + offset,
-            *values = static_cast<const T*>(blocks[1]) + offset;
+    const T *keys = reinterpret_cast<const T*>(a.first_block + blocks[0]) + offset,
+            *values = reinterpret_cast<const T*>(a.first_block + blocks[1]) + offset;
     fill_rows<kThreads>(memory.keys, 0, kWarpPairs * C::kKeyWarps, place.depth, [&](int row) -> const T* {
       return row < tile.keys ? keys + row * a.shape.kv_stride : nullptr;
     });

@@ -27,7 +27,7 @@ struct BackwardPlan {
   std::vector<AttentionTile> tiles;  // of queries
   std::vector<KeyTile> key_tiles;
   std::vector<Segment> segments;
-  std::vector<const void*> blocks;
+  BlockList blocks;
 };
 BackwardPlan plan_attention_backward(const ops::AttentionBackward& a);
 
@@ -44,7 +44,8 @@ struct BackwardLaunch {
   const AttentionTile* tiles;
   const KeyTile* key_tiles;
   const Segment* segments;
-  const void* const* blocks;
+  const char* first_block;  // of keys
+  const int64_t* blocks;    // bytes from there to each
   int64_t rows;
 };
 

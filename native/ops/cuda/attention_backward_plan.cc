@@ -33,7 +33,7 @@ BackwardPlan plan_attention_backward(const ops::AttentionBackward& a) {
   for (int64_t s = 0; s < a.sequence_count; ++s) {
     const ops::AttentionSequence& sequence = a.sequences[s];
     if (sequence.query_count == 0) continue;
-    const auto first_block = static_cast<int32_t>(plan.blocks.size() / 2);
+    const auto first_block = static_cast<int32_t>(plan.blocks.distances.size() / 2);
     const auto segment = static_cast<int32_t>(plan.segments.size());
     add_blocks(sequence, &plan.blocks);
     add_tiles(sequence, group, query_tile_size(a.shape), first_block, &plan.tiles);
@@ -66,12 +66,13 @@ size_t attention_backward_floats(const ops::AttentionBackward& a) {
 }
 
 Status attention_backward(const AttentionDevice& device, const ops::AttentionBackward& a) {
+  static const char kPlace = 0;
   const BackwardPlan plan = plan_attention_backward(a);
   if (plan.tiles.empty()) return {};
   DeviceLists lists;
   const size_t tiles = lists.add(plan.tiles), key_tiles = lists.add(plan.key_tiles);
-  const size_t segments = lists.add(plan.segments), blocks = lists.add(plan.blocks);
-  SSRL_RETURN_IF_ERROR(lists.copy(device));
+  const size_t segments = lists.add(plan.segments), blocks = lists.add(plan.blocks.distances);
+  SSRL_RETURN_IF_ERROR(lists.copy(device, &kPlace));
   const BackwardLaunch launch{
       .shape = a.shape,
       .q = a.q,
@@ -85,7 +86,8 @@ Status attention_backward(const AttentionDevice& device, const ops::AttentionBac
       .tiles = lists.at<AttentionTile>(tiles),
       .key_tiles = lists.at<KeyTile>(key_tiles),
       .segments = lists.at<Segment>(segments),
-      .blocks = lists.at<const void*>(blocks),
+      .first_block = plan.blocks.first,
+      .blocks = lists.at<int64_t>(blocks),
       .rows = static_cast<int64_t>(attention_backward_floats(a)) / a.shape.heads,
   };
   SSRL_RETURN_IF_ERROR(sum_deltas(launch, device.context.stream()));

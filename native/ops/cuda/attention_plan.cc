@@ -54,11 +54,14 @@ void add_tiles(const ops::AttentionSequence& sequence, int group, int most, int3
   }
 }
 
-void add_blocks(const ops::AttentionSequence& sequence, std::vector<const void*>* blocks) {
+void add_blocks(const ops::AttentionSequence& sequence, BlockList* blocks) {
   const int pages = (sequence.position + sequence.query_count + kPage - 1) / kPage;
   for (int page = 0; page < pages; ++page) {
-    blocks->push_back(sequence.key_blocks[page]);
-    blocks->push_back(sequence.value_blocks[page]);
+    for (const void* block : {sequence.key_blocks[page], sequence.value_blocks[page]}) {
+      const char* const start = static_cast<const char*>(block);
+      if (blocks->first == nullptr) blocks->first = start;
+      blocks->distances.push_back(start - blocks->first);
+    }
   }
 }
 
@@ -74,7 +77,7 @@ AttentionPlan plan_attention(const ops::Attention& a, int wide_pairs, int multip
   for (int64_t s = 0; s < a.sequence_count; ++s) {
     const ops::AttentionSequence& sequence = a.sequences[s];
     const bool wide = wide_pairs > kWarpPairs && sequence.query_count * group > kWarpPairs;
-    const auto first_block = static_cast<int32_t>(plan.blocks.size() / 2);
+    const auto first_block = static_cast<int32_t>(plan.blocks.distances.size() / 2);
     if (sequence.query_count > 0) add_blocks(sequence, &plan.blocks);
     add_tiles(sequence, group, wide ? wide_pairs : kWarpPairs, first_block, wide ? &plan.wide : &plan.narrow);
   }
@@ -110,32 +113,34 @@ void Scratch::reset() {
   bytes_ = 0;
 }
 
-Status DeviceLists::copy(const AttentionDevice& device) {
+Status DeviceLists::copy(const AttentionDevice& device, const void* place) {
   SSRL_RETURN_IF_ERROR(device.scratch.reserve(device.ops, room_));
   room_data_ = device.scratch.data();
-  const char* lists = nullptr;
-  SSRL_RETURN_IF_ERROR(device.context.stage(bytes_.data(), static_cast<int64_t>(bytes_.size()), &lists));
-  data_ = const_cast<char*>(lists);
+  const void* lists = nullptr;
+  SSRL_RETURN_IF_ERROR(device.context.stage(place, bytes_.data(), bytes_.size(), &lists));
+  data_ = static_cast<char*>(const_cast<void*>(lists));
   return device.context.flush();
 }
 
 Status attention(const AttentionDevice& device, const ops::Attention& a) {
+  static const char kPlace = 0;
   const AttentionPlan plan = plan_attention(a, wide_tile_pairs(a.shape), device.multiprocessors);
-  if (plan.blocks.empty()) return {};
+  if (plan.blocks.distances.empty()) return {};
   DeviceLists lists;
   const size_t wide = lists.add(plan.wide), narrow = lists.add(plan.narrow), split = lists.add(plan.split);
-  const size_t blocks = lists.add(plan.blocks);
+  const size_t blocks = lists.add(plan.blocks.distances);
   const auto records = static_cast<size_t>(plan.records * a.shape.kv_heads);
   const size_t statistics = lists.add_room(records * 2 * sizeof(float));
   const size_t parts = lists.add_room(records * static_cast<size_t>(part_width(a.shape)) * sizeof(float));
-  SSRL_RETURN_IF_ERROR(lists.copy(device));
+  SSRL_RETURN_IF_ERROR(lists.copy(device, &kPlace));
   const auto with_tiles = [&](size_t tiles) {
     return AttentionLaunch{.shape = a.shape,
                            .q = a.q,
                            .out = a.out,
                            .log_sum_exp = a.log_sum_exp,
                            .tiles = lists.at<AttentionTile>(tiles),
-                           .blocks = lists.at<const void*>(blocks),
+                           .first_block = plan.blocks.first,
+                           .blocks = lists.at<int64_t>(blocks),
                            .records = plan.records,
                            .parts = lists.at<float>(parts),
                            .statistics = lists.at<float>(statistics)};

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 namespace ssrl::cuda::emulation {
@@ -48,6 +49,7 @@ struct Runtime {
   std::map<uintptr_t, size_t> pinned;
   cudaError_t hidden = cudaSuccess;
   std::string fault;
+  Traffic traffic;
 };
 
 Runtime& runtime() {
@@ -200,6 +202,11 @@ void hide_devices(cudaError_t reason) {
   runtime().hidden = reason;
 }
 
+Traffic take_traffic() {
+  const std::lock_guard lock(runtime().mutex);
+  return std::exchange(runtime().traffic, {});
+}
+
 bool holds_host_pointer(const void* argument, size_t bytes) {
   // Stacks, libraries and the heaps of all threads but the first. Node's own lies so low that floats and
   // counts look like addresses in it.
@@ -215,6 +222,7 @@ bool holds_host_pointer(const void* argument, size_t bytes) {
 Status enqueue(cudaStream_t stream, std::function<Status()> launch) {
   if (stream == nullptr) return launch();
   const std::lock_guard lock(runtime().mutex);
+  ++runtime().traffic.launches;
   static_cast<Stream*>(stream)->work.push_back(std::move(launch));
   return {};
 }
@@ -337,6 +345,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const std::lock_guard lock(runtime().mutex);
+  ++runtime().traffic.waits;
   return run(*static_cast<Stream*>(stream));
 }
 
@@ -345,6 +354,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   const std::lock_guard lock(runtime().mutex);
   auto& mine = *static_cast<Stream*>(stream);
   if (const cudaError_t error = usable(mine.device); error != cudaSuccess) return error;
+  if (kind == cudaMemcpyHostToDevice) ++runtime().traffic.to_device;
+  if (kind == cudaMemcpyDeviceToHost) ++runtime().traffic.to_host;
   const bool reads_device = kind != cudaMemcpyHostToDevice, writes_device = kind != cudaMemcpyDeviceToHost;
   if (reads_device && !inside(mine.device, from, bytes)) return cudaErrorInvalidValue;
   if (writes_device && !inside(mine.device, to, bytes)) return cudaErrorInvalidValue;

@@ -65,6 +65,12 @@ void set_capability(int device, int major, int minor);
 // The error with which devices are looked for in vain; cudaSuccess: there they are.
 void hide_devices(cudaError_t reason);
 
+// What went over to devices and back, and how often a host has waited, since the last call.
+struct Traffic {
+  int64_t to_device = 0, to_host = 0, waits = 0, launches = 0;
+};
+Traffic take_traffic();
+
 // Whether a kernel's argument, looked at word by word, holds the address of host memory.
 bool holds_host_pointer(const void* argument, size_t bytes);
 
