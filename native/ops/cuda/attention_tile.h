@@ -193,6 +193,8 @@ struct Weights<float, Keys> {
   template <int Width, int N>
   __device__ __forceinline__ void multiply(Accumulator& c0, Accumulator& c1, const Shared<float, N>& b,
                                            int b_row, int n) const {
+    // Summed up apart from what was there: long sums of f32 lose less in parts.
+    Accumulator parts[2] = {};
     for (int key = 0; key < Keys; ++key) {
       const float upper = memory.values.load(base + key),
                   lower = memory.values.load(base + 8 * kStride + key);
@@ -200,10 +202,15 @@ struct Weights<float, Keys> {
       for (int i = 0; i < 4; ++i) {
         const int column = 16 * n + i / 2 * 8 + lane_index() % 4 * 2 + i % 2;
         const float value = element_of<Width>(b, b_row + key, column);
-        Accumulator& c = i < 2 ? c0 : c1;
+        Accumulator& c = parts[i / 2];
         c.value[i % 2] = fmaf(upper, value, c.value[i % 2]);
         c.value[2 + i % 2] = fmaf(lower, value, c.value[2 + i % 2]);
       }
+    }
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      c0.value[e] += parts[0].value[e];
+      c1.value[e] += parts[1].value[e];
     }
   }
 };
