@@ -21,7 +21,9 @@ struct Cut {
   static constexpr int kKeyWarps = sizeof(T) == 2 || kSmall ? 4 : 2;
   static constexpr int kKeys = sizeof(T) == 2 || kSmall ? kPage : kPage / 2;  // at a time, for a query
   static constexpr int kPairs = 32;                                           // at a time, for a key
-  static constexpr int kSlice = kSmall ? Width : 128;  // columns of the result that a block sums up
+  // Columns of the result that a block sums up.
+  static constexpr int kSlice = kSmall ? Width : 128;
+  static constexpr int kKeySlice = kSmall ? Width : (sizeof(T) == 2 ? 128 : 64);
   static constexpr int kSlices = Width / kSlice;
 };
 
@@ -245,7 +247,7 @@ struct KeyGradient {
   const KeyTile& tile;
   Place<Width, Exact> place;
   int slice;
-  Accumulator dk[C::kSlice / 8], dv[C::kSlice / 8];
+  Accumulator dk[C::kKeySlice / 8], dv[C::kKeySlice / 8];
 
   __device__ __forceinline__ void fetch_keys() {
     const int64_t* blocks = a.blocks + 2 * static_cast<int64_t>(tile.block);
@@ -344,10 +346,10 @@ struct KeyGradient {
     }
     {
       const Weights<T, C::kPairs> p(memory.weights, weights);
-      add_product<Width, C::kSlice>(dv, p, memory.dout, stage, slice, steps);
+      add_product<Width, C::kKeySlice>(dv, p, memory.dout, stage, slice, steps);
     }
     const Weights<T, C::kPairs> ds(memory.weights, gradients);
-    add_product<Width, C::kSlice>(dk, ds, memory.query, stage, slice, steps);
+    add_product<Width, C::kKeySlice>(dk, ds, memory.query, stage, slice, steps);
   }
 };
 
@@ -360,7 +362,7 @@ __global__ void __launch_bounds__(32 * Cut<T, Width>::kKeyWarps, 2) key_gradient
   KeyGradient<T, Width, Exact> work{
       memory, a, tile, {a, y % kv_heads, a.shape.heads / kv_heads, {a.shape.head_dim}}, y / kv_heads};
 #pragma unroll
-  for (int n = 0; n < C::kSlice / 8; ++n) work.dk[n] = work.dv[n] = {};
+  for (int n = 0; n < C::kKeySlice / 8; ++n) work.dk[n] = work.dv[n] = {};
   Cursor cursor{};
   work.fetch_keys();
   bool more = work.enter(cursor);
@@ -387,11 +389,11 @@ __global__ void __launch_bounds__(32 * Cut<T, Width>::kKeyWarps, 2) key_gradient
     return static_cast<T*>(to) + (tile.row + key) * a.shape.kv_stride +
            static_cast<int64_t>(work.place.kv_head) * work.place.depth.columns();
   };
-  const int first = work.slice * C::kSlice;
-  store_slice<T, C::kSlice>(work.dk, first, a.shape.scale, work.place.depth,
-                            [&](int half) { return row_of(a.dk, half); });
-  store_slice<T, C::kSlice>(work.dv, first, 1.0f, work.place.depth,
-                            [&](int half) { return row_of(a.dv, half); });
+  const int first = work.slice * C::kKeySlice;
+  store_slice<T, C::kKeySlice>(work.dk, first, a.shape.scale, work.place.depth,
+                               [&](int half) { return row_of(a.dk, half); });
+  store_slice<T, C::kKeySlice>(work.dv, first, 1.0f, work.place.depth,
+                               [&](int half) { return row_of(a.dv, half); });
 }
 
 template <typename T, int Width, bool Exact>
@@ -451,8 +453,8 @@ Status differentiate_keys(const BackwardLaunch& a, int64_t tiles, Stream stream)
   return with_instance(a.shape, [&](auto i) {
     using I = decltype(i);
     using C = typename I::C;
-    const LaunchShape shape = shape_of(tiles, a.shape.kv_heads * C::kSlices, 32 * C::kKeyWarps,
-                                       sizeof(KeyMemory<typename I::Type, I::kWidth>));
+    const LaunchShape shape = shape_of(tiles, a.shape.kv_heads * (I::kWidth / C::kKeySlice),
+                                       32 * C::kKeyWarps, sizeof(KeyMemory<typename I::Type, I::kWidth>));
     return launch(key_gradients<typename I::Type, I::kWidth, I::kExact>, shape, stream, a);
   });
 }
