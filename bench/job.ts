@@ -91,6 +91,8 @@ export interface Result {
   greedy?: number[][]
   loss?: number
   gradNorm?: number
+  /** share of the layers that the learner ran forward twice */
+  recomputed?: number
   /** [rows][products] seconds of the fastest call */
   limit?: number[][]
   /** largest regret by contender, in nats */

@@ -159,7 +159,7 @@ async function toRows(
   const rows: Row[] = []
   for (const [i, { contender, results, problem }] of entries.entries()) {
     const threads = variant.threads ?? session.settings.threads
-    const share = contender.peer ? null : await limitShare(contender, summaries[i]!, context)
+    const share = contender.peer ? null : await limitShare(entries[i]!, summaries[i]!, context)
     const wrong = checks[i]!.holds ? '' : 'not counted: the check failed'
     const notes = [problem, wrong, results[0]?.note ?? '', share?.source ?? '']
     rows.push({
@@ -206,14 +206,15 @@ function ratios(
 
 /** Percent of the speed that the matrix products alone would allow, measured now at the same shapes. */
 async function limitShare(
-  { dtype }: Contender,
+  { contender: { dtype }, results }: Entry,
   { median }: Summary,
   { variant, model, session }: RowContext,
 ): Promise<{ percent: number; source: string } | null> {
+  const recomputed = results[0]?.recomputed ?? 0
   const { sizes, unit } = variant
   const seconds = unit === 'tok/s' ? tokensOf(sizes) / median : median
   const nothing = limitRows.map(() => [0, 0, 0, 0, 0])
-  if (!(seconds > 0) || Number.isNaN(limitSeconds(sizes, 1, nothing))) return null
+  if (!(seconds > 0) || Number.isNaN(limitSeconds(sizes, { layers: 1, recomputed: 0 }, nothing))) return null
   const threads = variant.threads ?? session.settings.threads
   const key = `${model.name} ${dtype} ${threads}`
   let found = session.limits.get(key)
@@ -222,7 +223,8 @@ async function limitShare(
     session.limits.set(key, found)
   }
   const { limit, source } = await found
-  return { percent: (100 * limitSeconds(sizes, model.config.numLayers, limit)) / seconds, source }
+  const depth = { layers: model.config.numLayers, recomputed }
+  return { percent: (100 * limitSeconds(sizes, depth, limit)) / seconds, source }
 }
 
 async function fastestProducts(model: BenchModel, dtype: string, threads: number, session: Session) {

@@ -50,11 +50,17 @@ export const limitRows = [1, 32, 64, 2048]
 /** Seconds of the fastest call: [limitRows][products]. */
 export type Limit = number[][]
 
+/** Of the model, and the share of its layers that a learner ran forward twice. */
+export interface Depth {
+  layers: number
+  recomputed: number
+}
+
 /**
  * Seconds that the matrix products of a variant's work would take at the fastest speed measured for their shapes.
  * Attention and everything row by row count as nothing. NaN where there is no such figure.
  */
-export function limitSeconds(sizes: Sizes, layers: number, limit: Limit): number {
+export function limitSeconds(sizes: Sizes, { layers, recomputed }: Depth, limit: Limit): number {
   const passes = (rows: number, tokens: number) => {
     const times = limit[limitRows.indexOf(rows)]!
     return (tokens / rows) * layers * times.slice(0, -1).reduce((sum, time) => sum + time, 0)
@@ -70,8 +76,9 @@ export function limitSeconds(sizes: Sizes, layers: number, limit: Limit): number
       return passes(2048, prompts * promptTokens) + whole(rowsNear(prompts * n), decoded)
     }
     case 'learner': {
-      const active = sizes.sequences * (sizes.tokens - sizes.promptTokens)
-      return 3 * (passes(2048, sizes.sequences * sizes.tokens) + heads(2048, active))
+      const { sequences, tokens } = sizes
+      const active = sequences * (tokens - sizes.promptTokens)
+      return (3 + recomputed) * passes(2048, sequences * tokens) + 3 * heads(2048, active)
     }
     case 'grpo-step': {
       const { prompts, promptTokens, n, newTokens } = sizes

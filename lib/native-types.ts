@@ -256,6 +256,7 @@ export interface NativeLossStatistics {
   valueLoss: number
   valueSum: number
   valueClipped: number
+  recomputed: number
   /** Flat, T - 1 a sequence; 0 where the weight is 0. */
   logProbs: Float32Array
 }

@@ -25,12 +25,15 @@ export async function learner(policy: Policy, work: LearnerWork, repeats: Repeat
   using learner = new Learner(policy, { learningRate, weightDecay: 0 })
   let loss = 0
   let gradNorm = 0
+  let recomputed = 0
   const step = async () => {
-    loss = (await learner.accumulate(batch, { type: 'bnpo' })).loss
+    const statistics = await learner.accumulate(batch, { type: 'bnpo' })
+    loss = statistics.loss
+    recomputed = statistics.recomputed
     gradNorm = (await learner.step()).gradNorm
   }
   await step()
-  const first = { loss, gradNorm }
+  const first = { loss, gradNorm, recomputed }
   return { values: await timed(step, repeats), ...first }
 }
 

@@ -59,6 +59,8 @@ export interface LossStatistics {
   tokens: number
   /** Number of sequences. */
   sequences: number
+  /** Share of the layers whose forward pass was computed a second time, as activationBudget did not hold them. */
+  recomputed: number
 }
 
 /** What the addon calls the value head beside the policy's parameters. */
@@ -260,5 +262,6 @@ function toStatistics(native: NativeLossStatistics, sequences: number): LossStat
     valueClip: native.valueClipped / tokens,
     tokens: native.rows,
     sequences,
+    recomputed: native.recomputed,
   }
 }

@@ -115,7 +115,10 @@ function extremes(values: readonly number[]): { min: number; max: number } {
 }
 
 /** The learner's statistics of one pass over one micro-batch. */
-export type PassStatistics = Omit<LossStatistics, 'sequences' | 'valueLoss' | 'value' | 'valueClip'>
+export type PassStatistics = Omit<
+  LossStatistics,
+  'sequences' | 'recomputed' | 'valueLoss' | 'value' | 'valueClip'
+>
 
 export type LearningStatistics = Pick<
   StepRecord,

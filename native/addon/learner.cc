@@ -35,7 +35,8 @@ Napi::Value statistics_to_js(Napi::Env env, const LearnerStatistics& statistics)
                                                     {"rows", double(s.rows)},
                                                     {"valueLoss", v.loss},
                                                     {"valueSum", v.value},
-                                                    {"valueClipped", double(v.clipped)}};
+                                                    {"valueClipped", double(v.clipped)},
+                                                    {"recomputed", statistics.recomputed}};
   for (const auto& [name, value] : numbers) result.Set(name, Napi::Number::New(env, value));
   result.Set("logProbs", to_float32_array(env, statistics.log_probs));
   return result;

@@ -91,6 +91,7 @@ Status Learner::run(const LearnerBatch& batch, const PassLoss& loss, const Abort
   std::vector<float> log_probs(packed.active.count());
   SSRL_RETURN_IF_ERROR(pass_.run(packed.packing.batch(), packed.active, loss, value_head_.get(),
                                  gradients_.floats(), log_probs.data(), &statistics->loss, abort));
+  statistics->recomputed = pass_.recomputed();
   for (size_t i = 0; i < log_probs.size(); ++i) statistics->log_probs[packed.flat[i]] = log_probs[i];
   if (!loss.has_policy) statistics->loss.policy.rows = packed.active.count();
   const double total = statistics->loss.policy.loss + statistics->loss.value.loss;

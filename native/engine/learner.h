@@ -38,6 +38,7 @@ struct LearnerBatch {
 struct LearnerStatistics {
   PassStatistics loss;
   std::vector<float> log_probs;  // flat like the batch; 0 where the weight is 0
+  double recomputed = 0;         // share of the layers whose forward pass was run twice
 };
 
 struct StepOptions {

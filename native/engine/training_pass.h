@@ -45,6 +45,9 @@ class TrainingPass {
   Status run(const PackedBatch& batch, const ActiveRows& active, const PassLoss& loss, ValueHead* values,
              float* slab, float* log_probs, PassStatistics* statistics, const AbortFlag* abort);
 
+  // Share of the layers whose activations did not fit the budget of the last run.
+  double recomputed() const { return 1 - double(activations_.kept()) / model_.config().layers; }
+
   size_t bytes() const { return activations_.bytes() + head_scratch_.bytes() + gathered_.bytes(); }
 
  private:

@@ -120,6 +120,7 @@ function expectedStatistics(
     valueClip: 0,
     tokens: active,
     sequences,
+    recomputed: 0,
   }
 }
 
