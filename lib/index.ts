@@ -91,6 +91,13 @@ export {
   promptTemplates,
   renderPrompt,
 } from './rollout/prompts.ts'
+export {
+  createSearch,
+  type FailurePolicy,
+  type Search,
+  type SearchOptions,
+  type SearchRecord,
+} from './rollout/search.ts'
 export { type SelfSearchOptions, selfSearch, selfSearchAll } from './rollout/self-search.ts'
 export {
   createTrajectory,
@@ -101,6 +108,40 @@ export {
   type TrajectoryRecord,
   trajectoryRecord,
 } from './rollout/trajectory.ts'
+export { type CacheOptions, cacheProvider } from './search/cache.ts'
+export { type CreateProviderOptions, createProvider } from './search/create-provider.ts'
+export { type DeskOptions, SearchDesk } from './search/desk.ts'
+export { type HttpProviderOptions, httpProvider } from './search/http.ts'
+export { localProvider } from './search/local.ts'
+export {
+  type BuildIndexOptions,
+  buildIndex,
+  LocalIndex,
+  type Passage,
+  readCorpus,
+} from './search/local-index.ts'
+export { type OpenaiProviderOptions, openaiProvider } from './search/openai.ts'
+export {
+  type PolicyProviderOptions,
+  policyProvider,
+  type SimulatedQuery,
+  simulatorPrompt,
+} from './search/policy.ts'
+export {
+  RetryableSearchError,
+  type SearchContext,
+  type SearchDocument,
+  type SearchFailure,
+  type SearchOrigin,
+  type SearchProvider,
+  type SearchResult,
+  selfProvider,
+} from './search/provider.ts'
+export { retrieveApp } from './search/retrieve-app.ts'
+export { type DocumentLayout, sanitizeText } from './search/sanitize.ts'
+export { createSchedule, type Schedule, type ScheduledSearch, type ScheduleName } from './search/schedule.ts'
+export { searxngProvider, serperProvider } from './search/web.ts'
+export { type ListenOptions, listen, type RunningServer } from './serve/listen.ts'
 export { type Algorithm, algorithms } from './training/algorithms.ts'
 export {
   type BootstrapOptions,

@@ -8,10 +8,12 @@ import { coverExactMatchScore, exactMatchScore, f1Score } from '../rewards/answe
 import { type FormatMode, formatScore } from '../rollout/format.ts'
 import { parseCompletion } from '../rollout/grammar.ts'
 import type { PromptTemplate } from '../rollout/prompts.ts'
+import type { Search } from '../rollout/search.ts'
 import { type Endpoint, endpointSampler } from './endpoint.ts'
 import { createMethod, type Method, type MethodName, type Shot } from './methods.ts'
 import { EvaluationWriter } from './output.ts'
 import { policySampler, type Sample, type SampleEnd, type SampleSettings } from './sample.ts'
+import { searchSampler } from './search-sample.ts'
 import { type BenchmarkSummary, type Scores, type Summary, summarize } from './summary.ts'
 
 /** What a trainer records about an evaluation. */
@@ -43,6 +45,8 @@ export interface EvaluateOptions {
   shots?: readonly Shot[]
   stopAtAnswer?: boolean
   format?: FormatMode
+  /** Who answers the searches of a policy's self-search; by default the policy. */
+  search?: Search
   /** Folder for `predictions.jsonl` and `summary.json`. */
   output?: string
   /** Added to `settings` of the summary: names of policy and files, say. */
@@ -125,9 +129,19 @@ function samplingSettings(options: EvaluateOptions): SampleSettings {
   return { n, temperature, topP, topK, minP, maxNewTokens, seed }
 }
 
-function chooseSampler({ policy, endpoint }: EvaluateOptions) {
+function chooseSampler({
+  policy,
+  endpoint,
+  search,
+  method = 'self-search',
+  promptTemplate,
+}: EvaluateOptions) {
   if ((policy === undefined) === (endpoint === undefined)) {
     throw new SsrlError('ERR_INVALID_CONFIG', 'Expected a policy or an endpoint to evaluate, one of the two')
+  }
+  if (search) {
+    if (policy && method === 'self-search') return searchSampler(policy, search, promptTemplate)
+    throw new SsrlError('ERR_INVALID_CONFIG', 'search needs a policy and the method self-search')
   }
   return policy ? policySampler(policy) : endpointSampler(endpoint!)
 }

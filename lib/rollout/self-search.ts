@@ -1,7 +1,6 @@
 import type { Question } from '../data/questions.ts'
 import { SsrlError } from '../errors.ts'
 import { inTurns } from '../in-turns.ts'
-import type { Completion } from '../policy/completion.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { GenerateRequest } from '../policy/requests.ts'
 import { derivedSeed } from '../random-seed.ts'
@@ -9,7 +8,9 @@ import { encodeQuestion, tokenizerOf } from './encode-question.ts'
 import type { FormatMode } from './format.ts'
 import { STOP_TAG } from './grammar.ts'
 import { type PromptTemplate, promptTemplates } from './prompts.ts'
-import { createTrajectory, type Trajectory } from './trajectory.ts'
+import type { Search } from './search.ts'
+import { runSearchRows } from './search-rollout.ts'
+import { createTrajectory, type Trajectory, type TrajectoryInput } from './trajectory.ts'
 
 export interface SelfSearchOptions {
   /** Trajectories per question (a group); default 1. */
@@ -31,6 +32,14 @@ export interface SelfSearchOptions {
   format?: FormatMode
   /** Added to each trajectory's `group`, which otherwise is the question's index. */
   firstGroup?: number
+  /**
+   * Who answers searches, from `createSearch`; by default the policy itself, in one pass. The same tokens come of either
+   * where no search is answered from outside.
+   */
+  search?: Search
+  /** The run's step, from 1, and its number of steps, for schedules and providers that look at them; default 0 of 0. */
+  step?: number
+  steps?: number
   signal?: AbortSignal
 }
 
@@ -98,15 +107,10 @@ export async function* selfSearch(
       if (done) resolve()
       else wake = resolve
     })
-  const take = (completion: Completion) => {
-    const group = waiting.get(completion.requestIndex) ?? []
-    waiting.set(completion.requestIndex, group)
-    group[completion.sampleIndex] = toTrajectory(
-      policy,
-      encoded[completion.requestIndex]!,
-      completion,
-      options,
-    )
+  const take = (index: number, sampleIndex: number, row: RowOutcome) => {
+    const group = waiting.get(index) ?? []
+    waiting.set(index, group)
+    group[sampleIndex] = toTrajectory({ item: encoded[index]!, index, sampleIndex, row }, options)
     if (group.filter(Boolean).length < n) return
     finished.push(group)
     wake()
@@ -143,16 +147,41 @@ export async function selfSearchAll(
   return groups
 }
 
+/** What a trajectory takes from a completion, whether it was written in one pass or in turns. */
+type RowOutcome = Pick<
+  TrajectoryInput,
+  | 'completionTokens'
+  | 'pieces'
+  | 'logProbs'
+  | 'entropies'
+  | 'source'
+  | 'finishReason'
+  | 'searches'
+  | 'invalidActions'
+>
+
+interface GenerateCallbacks {
+  take: (index: number, sampleIndex: number, row: RowOutcome) => void
+  signal: AbortSignal
+}
+
 async function generateAll(
   policy: Policy,
   questions: readonly EncodedQuestion[],
   options: SelfSearchOptions,
-  { take, signal }: { take: (completion: Completion) => void; signal: AbortSignal },
+  { take, signal: left }: GenerateCallbacks,
 ): Promise<void> {
+  const signal = options.signal ? AbortSignal.any([options.signal, left]) : left
+  const { search } = options
+  if (search) return runSearchRows(policy, questions, { ...options, search }, { take, signal })
   const requests = questions.map(({ promptTokens }, index) => toRequest(promptTokens, index, options))
   await policy.generate(requests, {
-    signal: options.signal ? AbortSignal.any([options.signal, signal]) : signal,
-    onCompletion: take,
+    signal,
+    onCompletion: (completion) => {
+      const { requestIndex, sampleIndex, tokens, logProbs, entropies, finishReason } = completion
+      const pieces = decodePieces(policy, tokens)
+      take(requestIndex, sampleIndex, { completionTokens: tokens, pieces, logProbs, entropies, finishReason })
+    },
   })
 }
 
@@ -173,23 +202,18 @@ function toEncoded(
 }
 
 function toTrajectory(
-  policy: Policy,
-  { question }: EncodedQuestion,
-  completion: Completion,
+  found: { item: EncodedQuestion; index: number; sampleIndex: number; row: RowOutcome },
   options: SelfSearchOptions,
 ): Trajectory {
+  const { question, promptTokens } = found.item
   return createTrajectory({
+    ...found.row,
     questionId: question.id,
     question: question.question,
     goldenAnswers: question.goldenAnswers,
-    group: completion.requestIndex + (options.firstGroup ?? 0),
-    sampleIndex: completion.sampleIndex,
-    promptTokens: completion.promptTokens,
-    completionTokens: completion.tokens,
-    pieces: decodePieces(policy, completion.tokens),
-    logProbs: completion.logProbs,
-    entropies: completion.entropies,
-    finishReason: completion.finishReason,
+    group: found.index + (options.firstGroup ?? 0),
+    sampleIndex: found.sampleIndex,
+    promptTokens,
     format: options.format,
   })
 }

@@ -2,6 +2,7 @@
 import { SsrlError } from '../errors.ts'
 import { type FormatMode, formatScore } from './format.ts'
 import { type Span, TagParser } from './grammar.ts'
+import type { SearchRecord } from './search.ts'
 
 /** Who wrote a token. */
 export const TokenSource = { prompt: 0, policy: 1, search: 2 } as const
@@ -43,6 +44,10 @@ export interface Trajectory {
   finishReason: FinishReason
   /** Format score in [0, 1]. */
   format: number
+  /** What became of each search, where they were answered as they came; none for a completion of one pass. */
+  searches: SearchRecord[]
+  /** Actions that were neither a search nor an answer, and were told so. */
+  invalidActions: number
 }
 
 export interface TrajectoryInput {
@@ -63,6 +68,8 @@ export interface TrajectoryInput {
   source?: Uint8Array
   finishReason: FinishReason
   format?: FormatMode
+  searches?: SearchRecord[]
+  invalidActions?: number
 }
 
 /** Assembles a trajectory from one completion. Throws `ERR_INVALID_ARG` when the per-token inputs differ in length. */
@@ -109,6 +116,8 @@ export function createTrajectory(input: TrajectoryInput): Trajectory {
     searchCount: parsed.searchCount,
     finishReason: input.finishReason,
     format: formatScore(parsed, input.format),
+    searches: input.searches ?? [],
+    invalidActions: input.invalidActions ?? 0,
   }
 }
 
@@ -142,6 +151,8 @@ export interface TrajectoryRecord {
   tokens: number
   group: number
   sample: number
+  /** Where searches were answered as they came. */
+  answered?: SearchRecord[]
 }
 
 export function trajectoryRecord(trajectory: Trajectory): TrajectoryRecord {
@@ -157,5 +168,6 @@ export function trajectoryRecord(trajectory: Trajectory): TrajectoryRecord {
     tokens: trajectory.tokens.length - trajectory.promptLength,
     group: trajectory.group,
     sample: trajectory.sampleIndex,
+    ...(trajectory.searches.length > 0 ? { answered: trajectory.searches } : {}),
   }
 }

@@ -10,6 +10,38 @@ interface Need {
 
 const withGroups: readonly Config['estimator'][] = ['grpo', 'rloo', 'reinforce_plus_plus_baseline']
 
+const isSearched: Need = {
+  isMet: ({ searchSchedule }) => searchSchedule !== 'self',
+  reason: "a searchSchedule other than 'self', where nobody is asked",
+}
+const scheduled = (schedule: Config['searchSchedule']): Need => ({
+  isMet: ({ searchSchedule }) => searchSchedule === schedule,
+  reason: `searchSchedule '${schedule}'`,
+})
+const simulated: Need = {
+  isMet: ({ searchProvider }) => searchProvider?.startsWith('policy:') ?? false,
+  reason: "searchProvider 'policy:MODEL'; a provider that the program passes has its own",
+}
+const searchNeeds: Partial<Record<SettingName, Need>> = {
+  searchProvider: isSearched,
+  realSearches: scheduled('first'),
+  realShareStart: scheduled('curriculum'),
+  realShareEnd: scheduled('curriculum'),
+  maxSearches: isSearched,
+  searchTopK: isSearched,
+  maxDocumentTokens: isSearched,
+  documentLayout: isSearched,
+  searchFailure: isSearched,
+  searchTimeout: isSearched,
+  searchAttempts: isSearched,
+  searchConcurrency: isSearched,
+  searchCache: isSearched,
+  searchCacheMode: { isMet: ({ searchCache }) => searchCache !== null, reason: 'searchCache' },
+  noiseStart: simulated,
+  noiseEnd: simulated,
+  leakAnswer: simulated,
+}
+
 /** Settings that have an effect only beside others. */
 const needs: Partial<Record<SettingName, Need>> = {
   packedLength: { isMet: ({ packing }) => packing, reason: 'packing: true' },
@@ -17,6 +49,7 @@ const needs: Partial<Record<SettingName, Need>> = {
     isMet: ({ estimator }) => estimator === 'grpo',
     reason: "estimator 'grpo': the others have a scale of their own, or none",
   },
+  ...searchNeeds,
   ...clippingNeeds(['epsilon', 'epsilonHigh', 'dualClip']),
   ...alarmNeeds([
     'alarmWindow',

@@ -16,6 +16,7 @@ import { STOP_TAG } from '../rollout/grammar.ts'
 import type { PromptTemplate } from '../rollout/prompts.ts'
 import { dropLongPrompts, selfSearchAll } from '../rollout/self-search.ts'
 import type { Trajectory } from '../rollout/trajectory.ts'
+import type { SearchProvider } from '../search/provider.ts'
 import { Alarms, describeAnswers } from './alarms.ts'
 import type { PartWriter } from './checkpoint.ts'
 import type { Config } from './config.ts'
@@ -27,8 +28,10 @@ import { memoryNow } from './machine.ts'
 import { describeLabels } from './pseudo-labels.ts'
 import { loadCheckpoint, type ResumeOptions, refuseDifferences, storedQuestions } from './resume.ts'
 import { createReward, groupsOf, meanExactMatch, type RewardOption, trajectoryLines } from './rollout-step.ts'
+import { openSearch, type RunSearch, requireProvider } from './run-search.ts'
 import { type StepSource, sampleStep } from './sampling.ts'
 import { learningRateAt } from './schedule.ts'
+import { describeSearches } from './search-record.ts'
 import { describeCosts, describeRollout, type StepRecord } from './step-record.ts'
 import {
   Clock,
@@ -51,6 +54,8 @@ export interface SSRLTrainerOptions extends PartialConfig {
   evaluation?: readonly Question[]
   /** Instead of (1 - formatWeight)·answerReward + formatWeight·format. */
   rewards?: RewardOption
+  /** Answers searches, where `searchSchedule` says so, instead of what `searchProvider` names; it stays the caller's. */
+  search?: SearchProvider
   /** Receives what the user should know and no error says; the library itself prints nothing. */
   onWarning?: (message: string) => void
 }
@@ -60,6 +65,8 @@ export interface SSRLResumeOptions extends ResumeOptions {
   train?: readonly Question[]
   evaluation?: readonly Question[]
   rewards?: RewardOption
+  /** To be given again if it was the user's own. */
+  search?: SearchProvider
 }
 
 /** A signal that never fires; a shared one would gather listeners. */
@@ -78,13 +85,15 @@ export class SSRLTrainer {
   #cursor = 0
   #models: TrainingModels | null = null
   #alarms: Alarms
+  #search: RunSearch | null = null
 
   /** @throws SsrlError `ERR_INVALID_CONFIG` for settings that are unknown, out of range or make no sense together */
   constructor(options: SSRLTrainerOptions) {
-    const { policy, train, evaluation, rewards, onWarning, ...settings } = options
+    const { policy, train, evaluation, rewards, search, onWarning, ...settings } = options
     this.config = parseConfig(settings, 'ssrl')
     this.#options = options
     requireInputs(options)
+    requireProvider(this.config, search)
     if (!this.#votes && rewards === undefined) requireGoldenAnswers(train)
     this.policy = policy
     this.#reward = createReward(this.config, rewards)
@@ -116,7 +125,7 @@ export class SSRLTrainer {
    * @throws SsrlError `ERR_CHECKPOINT` when it is damaged or of another configuration, saying what differs
    */
   static async resume(directory: string, options: SSRLResumeOptions = {}): Promise<SSRLTrainer> {
-    const { train, evaluation, rewards, ...rest } = options
+    const { train, evaluation, rewards, search, ...rest } = options
     const loaded = await loadCheckpoint(directory, 'ssrl', rest)
     const { policy, settings, state } = loaded
     try {
@@ -126,6 +135,7 @@ export class SSRLTrainer {
         train: (await storedQuestions(loaded.directory, 'train', train)) ?? [],
         evaluation: await storedQuestions(loaded.directory, 'evaluation', evaluation),
         rewards,
+        search,
         onWarning: options.onWarning,
       })
       await trainer.#restore(loaded.directory, state)
@@ -196,6 +206,8 @@ export class SSRLTrainer {
   dispose(): void {
     this.#models?.dispose()
     this.#models = null
+    void this.#search?.close()
+    this.#search = null
   }
 
   [Symbol.dispose](): void {
@@ -215,6 +227,7 @@ export class SSRLTrainer {
     for (const message of startWarnings(this.#options, { dropped, maxPromptLength }))
       this.#options.onWarning?.(message)
     this.#order = new DataOrder(kept.length, config.seed, this.#cursor)
+    this.#search ??= await openSearch(config, this.#options.search, signal)
     this.#models ??= await TrainingModels.open(policy, config)
   }
 
@@ -241,6 +254,7 @@ export class SSRLTrainer {
         epoch: order.epoch,
         learningRate,
         ...describeRollout(trajectories, rewards, parts),
+        ...(this.#search ? describeSearches(trajectories) : {}),
         answers: describeAnswers(trajectories),
         exactMatch: { mean: await meanExactMatch(trajectories) },
         ...(this.#votes ? { labels: describeLabels(trajectories) } : {}),
@@ -303,6 +317,9 @@ export class SSRLTrainer {
       format: config.format,
       seed,
       firstGroup,
+      search: this.#search?.search,
+      step,
+      steps: config.maxSteps,
       signal,
     })
     return groups.flat()
@@ -313,7 +330,7 @@ export class SSRLTrainer {
     return evaluateOnHeldOut(
       this.policy,
       evaluation,
-      { ...this.config, promptTemplate: this.#template! },
+      { ...this.config, promptTemplate: this.#template!, search: this.#search?.search },
       signal,
     )
   }

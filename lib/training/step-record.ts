@@ -6,6 +6,7 @@ import type { CriticStatistics } from './critic.ts'
 import { standardDeviation } from './estimators/whiten.ts'
 import type { LossStatistics } from './learner.ts'
 import type { PseudoLabels } from './pseudo-labels.ts'
+import type { SearchLatency, SearchStatistics } from './search-record.ts'
 
 /** What is written about every optimizer step. Means are over the trajectories of the step unless said otherwise. */
 export interface StepRecord {
@@ -33,6 +34,9 @@ export interface StepRecord {
   length: { mean: number; min: number; max: number; truncated: number }
   /** Closed searches per trajectory; `share` is the share with at least one. */
   searches: { mean: number; max: number; share: number }
+  /** Where searches may be answered from outside: what became of them, and how long they took. */
+  search?: SearchStatistics
+  searchLatency?: SearchLatency
   /** The clipped policy-gradient loss with the KL term. */
   loss: number
   policyLoss: number
@@ -66,10 +70,12 @@ export interface StepRecord {
   memory: { resident: number; engine: number }
 }
 
+type WithoutTimes<T> = Omit<T, 'seconds' | 'tokensPerSecond' | 'memory' | 'searchLatency'>
+
 /** A record without what a repeated run can't repeat: times, speeds and memory. */
-export function withoutTimes<T extends object>(record: T): Omit<T, 'seconds' | 'tokensPerSecond' | 'memory'> {
-  const { seconds, tokensPerSecond, memory, ...rest } = record as T & Record<string, unknown>
-  return rest as Omit<T, 'seconds' | 'tokensPerSecond' | 'memory'>
+export function withoutTimes<T extends object>(record: T): WithoutTimes<T> {
+  const { seconds, tokensPerSecond, memory, searchLatency, ...rest } = record as T & Record<string, unknown>
+  return rest as WithoutTimes<T>
 }
 
 type RolloutStatistics = Pick<

@@ -4,6 +4,7 @@ import { SsrlError } from '../errors.ts'
 import { type EvaluationScores, evaluate } from '../evaluation/evaluate.ts'
 import { Policy } from '../policy/policy.ts'
 import { loadPromptTemplate, type PromptTemplate } from '../rollout/prompts.ts'
+import type { Search } from '../rollout/search.ts'
 import type { Config } from './config.ts'
 import type { LearnerOptions } from './learner.ts'
 
@@ -122,11 +123,11 @@ export function startWarnings(
   return warnings
 }
 
-/** Self-search on held-out questions with a run's own settings; null when there are none. */
+/** The run's own way of answering, on held-out questions; null when there are none. */
 export async function evaluateOnHeldOut(
   policy: Policy,
   questions: readonly Question[],
-  settings: Omit<Config, 'promptTemplate'> & { promptTemplate: PromptTemplate },
+  settings: Omit<Config, 'promptTemplate'> & { promptTemplate: PromptTemplate; search?: Search },
   signal?: AbortSignal,
 ): Promise<{ scores: EvaluationScores; criterion: number } | null> {
   if (questions.length === 0) return null
@@ -143,6 +144,7 @@ export async function evaluateOnHeldOut(
     stopAtAnswer,
     format,
     seed,
+    search: settings.search,
     signal,
   })
   const scores = report.benchmarks.questions!

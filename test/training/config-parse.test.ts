@@ -21,22 +21,44 @@ test('without settings every default of the table holds', (t) => {
 })
 
 const gae = { estimator: 'gae' }
+const searched = { searchSchedule: 'real' }
+const simulated = { ...searched, searchProvider: 'policy:x' }
+
+/** What a setting needs beside it to be accepted. */
+const neededBy: Record<string, object | undefined> = {
+  packedLength: { packing: true },
+  maxGenerationBatches: { dynamicSampling: true },
+  critic: gae,
+  gamma: gae,
+  gaeLambda: gae,
+  criticLearningRate: gae,
+  criticWarmupSteps: gae,
+  valueClip: gae,
+  valueCoefficient: { ...gae, critic: 'shared' },
+  klCovCoefficient: { klCovRatio: 2e-4, numIterations: 2 },
+  searchProvider: searched,
+  realSearches: { searchSchedule: 'first' },
+  realShareStart: { searchSchedule: 'curriculum' },
+  realShareEnd: { searchSchedule: 'curriculum' },
+  maxSearches: searched,
+  searchTopK: searched,
+  maxDocumentTokens: searched,
+  documentLayout: searched,
+  searchFailure: searched,
+  searchTimeout: searched,
+  searchAttempts: searched,
+  searchConcurrency: searched,
+  searchCache: searched,
+  searchCacheMode: { ...searched, searchCache: 'x' },
+  noiseStart: simulated,
+  noiseEnd: simulated,
+  leakAnswer: simulated,
+}
 
 test('every default passes its own check', (t) => {
   for (const trainer of ['ssrl', 'sft'] as const) {
     for (const name of settingNames(trainer)) {
-      const needed = {
-        packedLength: { packing: true },
-        maxGenerationBatches: { dynamicSampling: true },
-        critic: gae,
-        gamma: gae,
-        gaeLambda: gae,
-        criticLearningRate: gae,
-        criticWarmupSteps: gae,
-        valueClip: gae,
-        valueCoefficient: { ...gae, critic: 'shared' },
-        klCovCoefficient: { klCovRatio: 2e-4, numIterations: 2 },
-      }[name as string]
+      const needed = neededBy[name]
       t.notThrows(() => parseConfig({ [name]: defaultOf(name, trainer), ...needed } as never, trainer), name)
     }
   }
