@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "ops/cuda/context.h"
@@ -27,6 +28,7 @@ struct AttentionTile {
   int32_t first_block;  // of the sequence, in the list of blocks
   int32_t begin, end;   // pages to take
   int32_t pages;        // that the tile's last pair sees
+  int32_t unused = 0;   // in place of padding, whose bytes would differ from layer to layer
 
   // Keys that the tile's pair i sees.
   __device__ __forceinline__ int seen(int i, int group) const {
@@ -103,6 +105,7 @@ class DeviceLists {
   // Where the list will be, for at().
   template <typename T>
   size_t add(const std::vector<T>& list) {
+    static_assert(std::has_unique_object_representations_v<T>, "lists are compared byte by byte");
     const size_t place = bytes_.size(), size = list.size() * sizeof(T);
     bytes_.resize(place + round_up(size));
     if (size > 0) memcpy(bytes_.data() + place, list.data(), size);

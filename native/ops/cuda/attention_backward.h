@@ -13,6 +13,7 @@ struct KeyTile {
   int32_t block;    // of the page, in the list of blocks
   int32_t segment;  // the sequence's own, in the list of segments; those behind it follow
   int32_t segments;
+  int32_t unused = 0;  // no padding: lists are compared byte by byte
 };
 
 // The queries of a sequence that see keys of one before, or their own.
@@ -20,7 +21,8 @@ struct Segment {
   int64_t query_row;  // of the first query
   int32_t position;   // of it
   int32_t queries;
-  int32_t limit;  // they see keys of the owner at positions below it
+  int32_t limit;       // they see keys of the owner at positions below it
+  int32_t unused = 0;  // no padding: lists are compared byte by byte
 };
 
 struct BackwardPlan {
