@@ -1,6 +1,7 @@
 /** The kernels one by one, with what a card has at least to move and to multiply for each. */
 import { toBfloat16 } from '../lib/bfloat16.ts'
 import { loadNative } from '../lib/native.ts'
+import { policyGradient } from './ours/kernels.ts'
 import { quantile } from './statistics.ts'
 
 export interface GpuKernel {
@@ -122,19 +123,10 @@ function paged({ sequences, length, heads, kvHeads, headDim }: AttentionSizes): 
 
 function policyLoss(rows: number, inputs: number, vocabulary: number): GpuKernel {
   const args = {
-    ...{ hidden: bf16(rows * inputs), weight: floats(vocabulary * inputs), inputs, type: 'policy-gradient' },
-    targets: Int32Array.from({ length: rows }, (_, i) => (i * 7919) % vocabulary),
-    weights: new Float32Array(rows).fill(1 / rows),
-    advantages: new Float32Array(rows).fill(1),
-    ...{
-      temperature: 1,
-      epsilon: 0.2,
-      epsilonHigh: 0.2,
-      dualClip: 0,
-      beta: 0,
-      klEstimator: 'k3',
-      backward: true,
-    },
+    hidden: bf16(rows * inputs),
+    weight: floats(vocabulary * inputs),
+    inputs,
+    ...policyGradient(rows, vocabulary),
   }
   return {
     name: `policy-loss/${rows}`,

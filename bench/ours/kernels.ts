@@ -72,7 +72,15 @@ async function policyLoss({ config, rows }: KernelWork, setting: Setting): Promi
     hidden: elements(rows * inputs, setting.dtype),
     weight: floats(vocabSize * inputs),
     inputs,
-    targets: Int32Array.from({ length: rows }, (_, i) => (i * 7919) % vocabSize),
+    ...policyGradient(rows, vocabSize),
+  }
+  return { values: (await secondsOf('policyLoss', args, setting)).map((seconds) => seconds * milliseconds) }
+}
+
+/** What the loss of a policy gradient takes beside hidden states and weights. */
+export function policyGradient(rows: number, vocabulary: number) {
+  return {
+    targets: Int32Array.from({ length: rows }, (_, i) => (i * 7919) % vocabulary),
     type: 'policy-gradient',
     weights: new Float32Array(rows).fill(1 / rows),
     advantages: new Float32Array(rows).fill(1),
@@ -84,7 +92,6 @@ async function policyLoss({ config, rows }: KernelWork, setting: Setting): Promi
     klEstimator: 'k3',
     backward: true,
   }
-  return { values: (await secondsOf('policyLoss', args, setting)).map((seconds) => seconds * milliseconds) }
 }
 
 async function sampling({ config, rows }: KernelWork, setting: Setting): Promise<Partial> {

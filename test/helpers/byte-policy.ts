@@ -3,6 +3,7 @@ import type { DType } from '../../lib/native.ts'
 import type { ModelConfig } from '../../lib/policy/model-config.ts'
 import { Policy } from '../../lib/policy/policy.ts'
 import { Tokenizer } from '../../lib/policy/tokenizer.ts'
+import { plainLlama } from './model-config.ts'
 import { tinyTokenizerFiles } from './tiny-tokenizer.ts'
 
 /** Ids 0-255 are bytes, then come words of several bytes, then the end token. */
@@ -24,7 +25,7 @@ export async function bytePolicy(t: ExecutionContext, options: BytePolicyOptions
   const { seed = 1, dtype = 'f32', threads = 2 } = options
   const tokenizer = byteTokenizer()
   const config: ModelConfig = {
-    architecture: 'LlamaForCausalLM',
+    ...plainLlama,
     hiddenSize: 36,
     intermediateSize: 58,
     numLayers: 2,
@@ -33,15 +34,6 @@ export async function bytePolicy(t: ExecutionContext, options: BytePolicyOptions
     headDim: 10,
     vocabSize: tokenizer.vocabSize,
     maxPositions: 512,
-    rmsNormEps: 1e-5,
-    rope: { theta: 10_000, scaling: null },
-    qkvBias: false,
-    outputBias: false,
-    mlpBias: false,
-    qkNorm: false,
-    tieWordEmbeddings: true,
-    initializerRange: 0.1,
-    eosTokenIds: [],
     ...options.config,
   }
   const policy = await Policy.initialize(config, { tokenizer, seed, dtype, threads })

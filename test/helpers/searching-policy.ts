@@ -1,5 +1,6 @@
 import { Policy } from '../../lib/policy/policy.ts'
 import { Learner } from '../../lib/training/learner.ts'
+import { plainLlama } from './model-config.ts'
 import { worldTokenizer } from './tiny-policy.ts'
 
 /** People of whom the policy was taught, and what it believes. */
@@ -30,7 +31,7 @@ export async function searchingPolicy({ maxPositions = 1024 } = {}): Promise<Pol
   const tokenizer = worldTokenizer()
   const policy = await Policy.initialize(
     {
-      architecture: 'LlamaForCausalLM',
+      ...plainLlama,
       hiddenSize: 48,
       intermediateSize: 96,
       numLayers: 2,
@@ -39,14 +40,6 @@ export async function searchingPolicy({ maxPositions = 1024 } = {}): Promise<Pol
       headDim: 12,
       vocabSize: tokenizer.vocabSize,
       maxPositions,
-      rmsNormEps: 1e-5,
-      rope: { theta: 10_000, scaling: null },
-      qkvBias: false,
-      outputBias: false,
-      mlpBias: false,
-      qkNorm: false,
-      tieWordEmbeddings: true,
-      initializerRange: 0.1,
       eosTokenIds: tokenizer.endTokenIds(),
     },
     { tokenizer, seed: 5, dtype: 'f32' },

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import type { Question } from '../../lib/data/questions.ts'
 import { Policy } from '../../lib/policy/policy.ts'
 import { Tokenizer } from '../../lib/policy/tokenizer.ts'
+import { plainLlama } from './model-config.ts'
 
 /** The small world's tokenizer: byte-level BPE, tags of several tokens each. */
 export function worldTokenizer(): Tokenizer {
@@ -23,7 +24,7 @@ export function tinyPolicy({
 } = {}): Promise<Policy> {
   const tokenizer = worldTokenizer()
   const config = {
-    architecture: 'LlamaForCausalLM',
+    ...plainLlama,
     hiddenSize: 32,
     intermediateSize: 48,
     numLayers: 2,
@@ -32,14 +33,6 @@ export function tinyPolicy({
     headDim: 8,
     vocabSize: tokenizer.vocabSize,
     maxPositions,
-    rmsNormEps: 1e-5,
-    rope: { theta: 10_000, scaling: null },
-    qkvBias: false,
-    outputBias: false,
-    mlpBias: false,
-    qkNorm: false,
-    tieWordEmbeddings: true,
-    initializerRange: 0.1,
     eosTokenIds: tokenizer.endTokenIds(),
   } as const
   return Policy.initialize(config as never, { tokenizer, seed, dtype })

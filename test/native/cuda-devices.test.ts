@@ -6,9 +6,10 @@ import { loadEmulated } from '../../lib/native.ts'
 import { chooseDevice } from '../../lib/policy/device.ts'
 import { someTokens } from '../helpers/byte-policy.ts'
 import { testEmulated } from '../helpers/emulated-process.ts'
+import { plainLlama } from '../helpers/model-config.ts'
 
 const tinyConfig: ModelConfig = {
-  architecture: 'LlamaForCausalLM',
+  ...plainLlama,
   hiddenSize: 36,
   intermediateSize: 58,
   numLayers: 2,
@@ -17,15 +18,6 @@ const tinyConfig: ModelConfig = {
   headDim: 10,
   vocabSize: 131,
   maxPositions: 256,
-  rmsNormEps: 1e-5,
-  rope: { theta: 10_000, scaling: null },
-  qkvBias: false,
-  outputBias: false,
-  mlpBias: false,
-  qkNorm: false,
-  tieWordEmbeddings: true,
-  initializerRange: 0.1,
-  eosTokenIds: [],
 }
 const emulation = () => loadEmulated().emulation
 const initialize = (device: 'cpu' | 'cuda:0' | 'cuda:1') =>

@@ -3,6 +3,7 @@ import test from 'ava'
 import { exactnessSelfTest } from '../../lib/cli/exactness.ts'
 import { Policy, SsrlError } from '../../lib/index.ts'
 import { loadNative } from '../../lib/native.ts'
+import { plainLlama } from '../helpers/model-config.ts'
 
 const run = process.env.SSRL_GPU === '1' ? test.serial : test.skip
 
@@ -19,7 +20,7 @@ run(
   'CUDA: a model that does not fit is ERR_OUT_OF_MEMORY with need and rest, and the process lives on',
   async (t) => {
     const config = {
-      architecture: 'LlamaForCausalLM',
+      ...plainLlama,
       hiddenSize: 16384,
       intermediateSize: 65536,
       numLayers: 100,
@@ -28,15 +29,7 @@ run(
       headDim: 128,
       vocabSize: 1024,
       maxPositions: 512,
-      rmsNormEps: 1e-5,
-      rope: { theta: 10_000, scaling: null },
-      qkvBias: false,
-      outputBias: false,
-      mlpBias: false,
-      qkNorm: false,
-      tieWordEmbeddings: true,
       initializerRange: 0.02,
-      eosTokenIds: [],
     } as const
     const tooLarge = Policy.initialize(config as never, { seed: 1, device: 'cuda:0' })
     const error = await t.throwsAsync(tooLarge, { instanceOf: SsrlError })
