@@ -134,9 +134,16 @@ export interface NativeGenerateOptions {
   abort: NativeAbortToken | null
   /** Called on the JS thread with finished completions as they come; the promise then resolves with none. */
   onCompletion: ((completion: NativeCompletion) => void) | null
-  /** Called in batches: request, sample and token of each row of a decode step. */
-  onTokens: ((requests: Int32Array, samples: Int32Array, tokens: Int32Array) => void) | null
+  onTokens: NativeTokensCallback | null
 }
+
+/** Called in batches: request, sample, token and its log-prob of each row of a decode step. */
+export type NativeTokensCallback = (
+  requests: Int32Array,
+  samples: Int32Array,
+  tokens: Int32Array,
+  logProbs: Float32Array,
+) => void
 
 /** A sequence over the KV cache that can go on: generate, append text from outside, generate again. */
 export interface NativeSession {
@@ -147,6 +154,7 @@ export interface NativeSession {
     request: Omit<NativeGenerateRequest, 'tokens' | 'n'>,
     endTokens: Int32Array,
     abort: NativeAbortToken | null,
+    onTokens: NativeTokensCallback | null,
   ): Promise<NativeCompletion>
   fork(n: number): Promise<NativeSession[]>
   close(): void

@@ -1,4 +1,4 @@
-import type { NativeCompletion, NativeGenerateRequest } from '../native.ts'
+import type { NativeCompletion, NativeTokensCallback } from '../native.ts'
 import type { Tokenizer } from './tokenizer.ts'
 
 /** One sample of a request; values of a token stand at its index in `tokens`. */
@@ -58,30 +58,29 @@ export interface TokenEvent {
   token: number
   /** the text that became certain with this token: it may be empty, as a character may span tokens */
   text: string
+  /** under the full softmax at the request's temperature, as in the completion */
+  logProb: number
 }
 
 /** Turns the batches of a decode step into one call per token, with text. */
 export function tokenStreamer(
-  requests: readonly NativeGenerateRequest[],
   { tokenizer, endTokenIds }: DecodeContext,
   onToken: (event: TokenEvent) => void,
-): (requestIndices: Int32Array, samples: Int32Array, tokens: Int32Array) => void {
-  const streams = requests.map(() => new Map<number, { push(id: number): string }>())
+): NativeTokensCallback {
+  const streams = new Map<string, { push(id: number): string }>()
   const textOf = (requestIndex: number, sampleIndex: number, token: number) => {
     if (!tokenizer || endTokenIds.includes(token)) return ''
-    const ofRequest = streams[requestIndex]!
-    let stream = ofRequest.get(sampleIndex)
-    if (!stream) {
-      stream = tokenizer.createStream()
-      ofRequest.set(sampleIndex, stream)
-    }
+    const row = `${requestIndex} ${sampleIndex}`
+    const stream = streams.get(row) ?? tokenizer.createStream()
+    streams.set(row, stream)
     return stream.push(token)
   }
-  return (requestIndices, samples, tokens) => {
+  return (requestIndices, samples, tokens, logProbs) => {
     tokens.forEach((token, i) => {
       const requestIndex = requestIndices[i]!
       const sampleIndex = samples[i]!
-      onToken({ requestIndex, sampleIndex, token, text: textOf(requestIndex, sampleIndex, token) })
+      const text = textOf(requestIndex, sampleIndex, token)
+      onToken({ requestIndex, sampleIndex, token, text, logProb: logProbs[i]! })
     })
   }
 }

@@ -1,4 +1,9 @@
-import type { NativeGenerateRequest, NativePolicy } from '../native.ts'
+import type {
+  NativeAbortToken,
+  NativeGenerateRequest,
+  NativePolicy,
+  NativeTokensCallback,
+} from '../native.ts'
 import { runNative } from '../native-call.ts'
 import {
   type Completion,
@@ -18,34 +23,57 @@ export interface GenerateCall extends DecodeContext {
 
 /** Runs resolved requests; what had finished before an error rides on it as `completions`. */
 export async function runGenerate(native: NativePolicy, call: GenerateCall): Promise<Completion[]> {
-  const { requests, endTokenIds, onToken, onCompletion } = call
+  const { requests, endTokenIds, onCompletion } = call
   const finished: Completion[] = []
-  const guard = new CallbackGuard(call.signal)
-  const deliver = onToken && tokenStreamer(requests, call, onToken)
   try {
-    await runNative(
-      (abort) =>
-        native.generate({
-          requests,
-          endTokens: Int32Array.from(endTokenIds),
-          abort,
-          onCompletion: (found) => {
-            const completion = toCompletion(found, requests[found.requestIndex]!.tokens, call)
-            finished.push(completion)
-            if (onCompletion) guard.run(() => onCompletion(completion))
-          },
-          onTokens: deliver ? (...batch) => guard.run(() => deliver(...batch)) : null,
-        }),
-      guard.signal,
+    await guarded(call, (abort, onTokens, run) =>
+      native.generate({
+        requests,
+        endTokens: Int32Array.from(endTokenIds),
+        abort,
+        onCompletion: (found) => {
+          const completion = toCompletion(found, requests[found.requestIndex]!.tokens, call)
+          finished.push(completion)
+          if (onCompletion) run(() => onCompletion(completion))
+        },
+        onTokens,
+      }),
     )
   } catch (error) {
     throw attach(error, inOrder(finished))
+  }
+  return inOrder(finished)
+}
+
+type GuardedCall = DecodeContext & Pick<GenerateCall, 'signal' | 'onToken'>
+
+/**
+ * Runs a native call that hands its tokens to the caller as they come.
+ * @param start gets the abort token, what takes tokens (null where nobody does), and what runs a callback of the caller's
+ * @throws what a callback throws, after the work has stopped
+ */
+export async function guarded<T>(
+  call: GuardedCall,
+  start: (
+    abort: NativeAbortToken | null,
+    onTokens: NativeTokensCallback | null,
+    run: (callback: () => void) => void,
+  ) => Promise<T>,
+): Promise<T> {
+  const guard = new CallbackGuard(call.signal)
+  const run = (callback: () => void) => guard.run(callback)
+  const deliver = call.onToken && tokenStreamer(call, call.onToken)
+  try {
+    const result = await runNative(
+      (abort) => start(abort, deliver ? (...batch) => run(() => deliver(...batch)) : null, run),
+      guard.signal,
+    )
+    // A callback may have thrown at the very end, when there was nothing left to stop.
+    if (guard.signal.aborted && !call.signal?.aborted) throw guard.signal.reason
+    return result
   } finally {
     guard.release()
   }
-  // A callback may have thrown at the very end, when there was nothing left to stop.
-  if (guard.signal.aborted && !call.signal?.aborted) throw attach(guard.signal.reason, inOrder(finished))
-  return inOrder(finished)
 }
 
 /** Stops the work when a callback of the caller throws, and when the caller's signal fires. */

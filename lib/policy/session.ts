@@ -2,7 +2,8 @@ import { SsrlError } from '../errors.ts'
 import type { NativeSession } from '../native.ts'
 import { callNative, runNative } from '../native-call.ts'
 import { encodePrompt, type Message } from './chat-template.ts'
-import { type Completion, toCompletion } from './completion.ts'
+import { type Completion, type TokenEvent, toCompletion } from './completion.ts'
+import { guarded } from './generate.ts'
 import { nativePolicyOf } from './native-handle.ts'
 import type { Policy } from './policy.ts'
 import { checkTokens, refuseStopsWithoutTokenizer } from './requests.ts'
@@ -20,6 +21,8 @@ import type { TextSegment } from './tokenizer.ts'
 export interface SessionGenerateOptions extends SamplingOptions {
   /** second half of the random key, the first being the seed: forks of one session differ by it; default 0 */
   sampleIndex?: number
+  /** called for every token as it comes; its `requestIndex` and `sampleIndex` are 0 */
+  onToken?: (event: TokenEvent) => void
   signal?: AbortSignal
 }
 
@@ -76,20 +79,22 @@ export class Session {
   async generate(options: SessionGenerateOptions = {}): Promise<Completion> {
     const native = this.#open()
     expect(typeof options === 'object' && options !== null, 'an object', 'options', options)
-    const { signal, sampleIndex = 0, seed, ...sampling } = options
+    const { signal, sampleIndex = 0, seed, onToken, ...sampling } = options
     refuseUnknown(sampling, samplingKeys, 'option')
     const isIndex = Number.isInteger(sampleIndex) && sampleIndex >= 0 && sampleIndex < 2 ** 32
     expect(isIndex, 'an integer in [0, 2^32)', 'sampleIndex', sampleIndex)
+    expect(onToken === undefined || typeof onToken === 'function', 'a function', 'onToken', onToken)
     const resolved = resolveSampling(sampling)
     refuseStopsWithoutTokenizer(resolved.stop, contextOf(this.#policy))
     const { endTokenIds, tokenizer } = this.#policy
     const request = { ...nativeSampling(resolved, resolveSeed(seed)), firstSample: sampleIndex }
     const prompt = this.#tokens
-    const found = await runNative(
-      (abort) => native.generate(request, Int32Array.from(endTokenIds), abort),
-      signal,
-    )
-    this.#tokens = join(prompt, found.tokens)
+    const found = await guarded({ tokenizer, endTokenIds, signal, onToken }, async (abort, onTokens) => {
+      const written = await native.generate(request, Int32Array.from(endTokenIds), abort, onTokens)
+      // Here already: a callback that threw at the very end does not undo what was generated.
+      this.#tokens = join(prompt, written.tokens)
+      return written
+    })
     const completion = toCompletion(found, prompt, { tokenizer, endTokenIds })
     return { ...completion, sampleIndex }
   }

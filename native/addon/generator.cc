@@ -118,7 +118,7 @@ Napi::Value start_call(const Napi::Object& self, std::shared_ptr<PolicyState> st
     call->on_tokens = [settler](TokenEvents events) {
       settler->call(1, [events = std::move(events)](Napi::Env env) -> std::vector<napi_value> {
         return {to_int32_array(env, events.requests), to_int32_array(env, events.samples),
-                to_int32_array(env, events.tokens)};
+                to_int32_array(env, events.tokens), to_float32_array(env, events.log_probs)};
       });
     };
   }

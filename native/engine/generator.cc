@@ -168,6 +168,7 @@ Status Generator::accept(Row& row, const ops::SampleResult& result) {
     call.events.requests.push_back(completion.request);
     call.events.samples.push_back(completion.sample);
     call.events.tokens.push_back(token);
+    call.events.log_probs.push_back(result.logprob);
   }
   const bool is_end =
       std::find(call.end_tokens.begin(), call.end_tokens.end(), token) != call.end_tokens.end();

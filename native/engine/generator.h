@@ -53,9 +53,10 @@ struct Completion {
   FinishReason reason = FinishReason::kLength;
 };
 
-// What one decode step brought to a call: a row's request, sample and token each.
+// What one decode step brought to a call: a row's request, sample, token and its log-prob each.
 struct TokenEvents {
   std::vector<int32_t> requests, samples, tokens;
+  std::vector<float> log_probs;
 };
 
 // One call of generate. The functions are called on the compute thread.

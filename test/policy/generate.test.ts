@@ -116,7 +116,7 @@ test('a string prompt is raw text; messages without a chat template stand with a
   t.false(completions[1]!.promptTokens.includes(policy.endTokenIds[0]!))
 })
 
-test('onToken tells every token of every sample in order, and its texts join to the completion', async (t) => {
+test('onToken tells every token and log-prob of every sample in order, and its texts join to the completion', async (t) => {
   const policy = await bytePolicy(t)
   const events: TokenEvent[] = []
   const completions = await policy.generate([{ ...prompt, n: 3 }, prompt], {
@@ -124,13 +124,17 @@ test('onToken tells every token of every sample in order, and its texts join to 
     maxNewTokens: 30,
     onToken: (event) => events.push(event),
   })
-  for (const { requestIndex, sampleIndex, tokens, text } of completions) {
+  for (const { requestIndex, sampleIndex, tokens, logProbs, text } of completions) {
     const mine = events.filter(
       (event) => event.requestIndex === requestIndex && event.sampleIndex === sampleIndex,
     )
     t.deepEqual(
       mine.map(({ token }) => token),
       [...tokens],
+    )
+    t.deepEqual(
+      mine.map(({ logProb }) => logProb),
+      [...logProbs],
     )
     const streamed = mine.map((event) => event.text).join('')
     t.true(text.startsWith(streamed))

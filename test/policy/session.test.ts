@@ -1,5 +1,5 @@
 import test from 'ava'
-import { Session } from '../../lib/index.ts'
+import { Session, type TokenEvent } from '../../lib/index.ts'
 import { bytePolicy, someTokens } from '../helpers/byte-policy.ts'
 
 const prompt = someTokens(90, 3, 256)
@@ -112,6 +112,28 @@ test('a session that works takes no second call', async (t) => {
   t.is(session.length, prompt.length + tokens.length)
 })
 
+test('onToken tells the tokens of a turn as they come; what it throws ends the turn and leaves the session', async (t) => {
+  const policy = await bytePolicy(t)
+  const session = await Session.open(policy, prompt)
+  const events: TokenEvent[] = []
+  const { tokens, logProbs } = await session.generate({ ...options, onToken: (event) => events.push(event) })
+  t.deepEqual(
+    events.map(({ token, logProb }) => [token, logProb]),
+    Array.from(tokens, (token, i) => [token, logProbs[i]]),
+  )
+  const problem = new Error('no room to show it')
+  const broken = session.generate({
+    ...options,
+    maxNewTokens: 300,
+    onToken: () => {
+      throw problem
+    },
+  })
+  t.is(await t.throwsAsync(broken), problem)
+  t.is(session.length, 110)
+  t.is((await session.generate(options)).promptTokens.length, 110)
+})
+
 test('after close, and after the policy is disposed, a session is ERR_DISPOSED; its pages are free', async (t) => {
   const policy = await bytePolicy(t)
   const session = await Session.open(policy, prompt)
@@ -145,6 +167,7 @@ test('bad input is a coded error, and the session goes on', async (t) => {
   await t.throwsAsync(session.fork(1.5), bad)
   await t.throwsAsync(session.generate({ temperature: Number.NaN }), bad)
   await t.throwsAsync(session.generate({ sampleIndex: -1 }), bad)
+  await t.throwsAsync(session.generate({ onToken: 1 as never }), bad)
   await t.throwsAsync(session.generate({ tokens: 1 } as never), bad)
   t.is((await session.generate(options)).tokens.length, 20)
 })
