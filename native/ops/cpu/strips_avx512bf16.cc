@@ -48,8 +48,19 @@ inline void store(const Call& call, int64_t row, int v, __m512 sum) {
   _mm512_mask_storeu_ps(c, mask, sum);
 }
 
+// What the sums are added to: memory is slower than a tile is long.
+template <int R>
+inline void fetch_sums(const Call& call, int64_t row) {
+  const float* c = static_cast<const float*>(call.c) + row * call.c_row;
+  for (int r = 0; r < R; ++r, c += call.c_row) {
+    for (int v = 0; v < kVectors; ++v)
+      _mm_prefetch(reinterpret_cast<const char*>(c + v * kLanes), _MM_HINT_T0);
+  }
+}
+
 template <int R>
 void multiply_tile(const Call& call, int64_t row, const char* ahead) {
+  if (call.accumulate) fetch_sums<R>(call, row);
   __m512 sums[R][kVectors];
   for (auto& line : sums) {
     for (__m512& sum : line) sum = _mm512_setzero_ps();

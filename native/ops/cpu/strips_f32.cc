@@ -25,8 +25,18 @@ HWY_INLINE void store(const strips::Call& call, int64_t row, int v, V sum) {
   put(sum, call.c, call.c_type, index, left);
 }
 
+// What the sums are added to: memory is slower than a tile is long.
+template <int R>
+HWY_INLINE void fetch_sums(const strips::Call& call, int64_t row) {
+  const float* c = static_cast<const float*>(call.c) + row * call.c_row;
+  for (int r = 0; r < R; ++r, c += call.c_row) {
+    for (int v = 0; v < kVectors; ++v) __builtin_prefetch(c + v * kWidth);
+  }
+}
+
 template <int R>
 void multiply_tile(const strips::Call& call, int64_t row, const char* ahead) {
+  if (call.accumulate) fetch_sums<R>(call, row);
   const F f;
   V sums[R][kVectors];
   for (auto& line : sums) {
