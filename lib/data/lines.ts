@@ -6,6 +6,8 @@ export interface JsonLine {
   /** Counted from 1, blank lines included. */
   line: number
   value: unknown
+  /** Where the line ends in the file. */
+  bytes: number
 }
 
 const NEWLINE = 0x0a
@@ -17,8 +19,10 @@ const NEWLINE = 0x0a
 export async function* readJsonLines(path: string, signal?: AbortSignal): AsyncGenerator<JsonLine> {
   const decoder = new TextDecoder('utf-8', { fatal: true })
   let line = 0
+  let end = 0
   for await (const bytes of readByteLines(path, signal)) {
     line++
+    end += bytes.length + 1
     let text: string
     try {
       text = decoder.decode(bytes)
@@ -29,7 +33,7 @@ export async function* readJsonLines(path: string, signal?: AbortSignal): AsyncG
         { cause },
       )
     }
-    if (text.trim() !== '') yield { line, value: parseLine(text, path, line) }
+    if (text.trim() !== '') yield { line, value: parseLine(text, path, line), bytes: end }
   }
 }
 

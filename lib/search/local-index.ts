@@ -1,6 +1,7 @@
 /** A corpus on disk, ranked by BM25: SQLite's FTS5 in one file, which opens in milliseconds whatever its size. */
 import { mkdir, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import { z } from 'zod'
 import { readJsonLines } from '../data/lines.ts'
 import { SsrlError } from '../errors.ts'
@@ -10,7 +11,7 @@ import { type Database, openDatabase } from './sqlite.ts'
 import { stopWords } from './stop-words.ts'
 
 /** Raised when the layout changes: an older index must be built again. */
-const version = 1
+const version = 2
 const fileName = 'index.sqlite'
 
 export interface Passage {
@@ -31,9 +32,18 @@ const corpusLine = z.object({
   contents: z.string(),
 })
 
-/** Passages of a JSONL corpus: {id, title, contents} or {id, contents}, where contents may begin with a quoted title. */
-export async function* readCorpus(file: string, signal?: AbortSignal): AsyncGenerator<Passage> {
-  for await (const { line, value } of readJsonLines(file, signal)) {
+export interface ReadCorpusOptions {
+  signal?: AbortSignal
+  /** Called before each passage with the bytes of the file up to its end. */
+  onRead?: (bytes: number) => void
+}
+
+/**
+ * Passages of a JSONL corpus: {id, title, contents} or {id, contents}, where contents may begin with a quoted title.
+ * @throws SsrlError `ERR_DATASET` for a line that is no passage, with its number
+ */
+export async function* readCorpus(file: string, options: ReadCorpusOptions = {}): AsyncGenerator<Passage> {
+  for await (const { line, value, bytes } of readJsonLines(file, options.signal)) {
     const parsed = corpusLine.safeParse(value)
     if (!parsed.success) {
       const received = JSON.stringify(value).slice(0, 120)
@@ -43,6 +53,7 @@ export async function* readCorpus(file: string, signal?: AbortSignal): AsyncGene
       )
     }
     const { id, title, contents } = parsed.data
+    options.onRead?.(bytes)
     yield title ? { id: String(id), title, text: contents } : { id: String(id), ...splitContents(contents) }
   }
 }
@@ -75,7 +86,12 @@ export async function buildIndex(
   }
 }
 
-const insertsPerTurn = 2000
+/** Passages between two looks at signals and timers. */
+const insertsPerTurn = 100
+/** Bytes of postings that are gathered in memory before they are written as one sorted piece. */
+const gatheredBytes = 2 ** 25
+/** Pages that one turn of putting the pieces together may write. */
+const mergedPages = 500
 /** In an index of so many passages, words that stand in more than this share of them are common. */
 const smallIndex = 100_000
 const commonShare = 0.02
@@ -88,30 +104,32 @@ async function fill(
   // Nothing of an unfinished index is kept, so that a crash may lose it.
   database.pragma('journal_mode = OFF')
   database.pragma('synchronous = OFF')
-  // Ranking needs how often a word stands in a passage, and not where.
+  // BM25 asks how often a word stands in a passage: with less detail SQLite would split each passage into words again.
   database.exec(
     `CREATE VIRTUAL TABLE passages USING fts5(id UNINDEXED, title, text,
-       tokenize = 'unicode61 remove_diacritics 2', detail = 'column');
+       tokenize = 'unicode61 remove_diacritics 2', detail = 'full');
+     INSERT INTO passages(passages, rank) VALUES ('hashsize', ${gatheredBytes});
      CREATE VIRTUAL TABLE words USING fts5vocab(passages, 'row');
      CREATE TABLE common(word TEXT PRIMARY KEY) WITHOUT ROWID;
-     CREATE TABLE about(passages INTEGER)`,
+     CREATE TABLE about(passages INTEGER);
+     BEGIN`,
   )
   const insert = database.prepare('INSERT INTO passages(id, title, text) VALUES (?, ?, ?)')
-  const insertAll = database.transaction((batch: readonly Passage[]) => {
-    for (const { id, title, text } of batch) insert.run(id, title ?? '', text)
-  })
-  let count = 0
-  let batch: Passage[] = []
-  const flush = () => {
-    signal?.throwIfAborted()
-    insertAll(batch)
-    count += batch.length
-    batch = []
+  const rest = async (count: number) => {
     onProgress?.(count)
+    await setImmediate()
+    signal?.throwIfAborted()
   }
-  for await (const passage of passages) if (batch.push(passage) >= insertsPerTurn) flush()
-  flush()
-  database.exec(`INSERT INTO passages(passages) VALUES ('optimize')`)
+  signal?.throwIfAborted()
+  let count = 0
+  for await (const { id, title, text } of passages) {
+    insert.run(id, title ?? '', text)
+    count += 1
+    if (count % insertsPerTurn === 0) await rest(count)
+  }
+  database.exec('COMMIT')
+  await rest(count)
+  await mergeAll(database, () => rest(count))
   if (count >= smallIndex) {
     const threshold = Math.floor(count * commonShare)
     database.prepare('INSERT INTO common SELECT term FROM words WHERE doc > ?').run(threshold)
@@ -121,7 +139,20 @@ async function fill(
   return count
 }
 
-/** An index that is open for queries. They run on the calling thread: about a millisecond each for ten thousand passages. */
+/** Puts all pieces of the index into one, as 'optimize' does, but in turns. */
+async function mergeAll(database: Database.Database, rest: () => Promise<void>): Promise<void> {
+  const merge = database.prepare(`INSERT INTO passages(passages, rank) VALUES ('merge', ?)`)
+  const changes = database.prepare('SELECT total_changes()').pluck()
+  const step = (pages: number) => {
+    const before = changes.get() as number
+    merge.run(pages)
+    return (changes.get() as number) - before
+  }
+  // A negative number begins; fewer than two changes: there was nothing left to do.
+  for (let pages = -mergedPages; step(pages) >= 2; pages = mergedPages) await rest()
+}
+
+/** An index that is open for queries, which run on the calling thread; `localProvider` has a thread of its own for them. */
 export class LocalIndex {
   /** Number of passages. */
   readonly size: number
@@ -167,27 +198,41 @@ export class LocalIndex {
     }
   }
 
-  /** The best passages by BM25 of any of the query's words; none where no word is left or found. */
+  /** The best passages by BM25 of any of the query's words; none where no word is found. */
   search(query: string, topK: number): SearchDocument[] {
     const words = queryWords(query)
-    // BM25 gives a word that stands in a large part of the passages next to no weight, and reading its list is what
-    // costs the time: it is passed over where the others find something.
-    const telling = words.filter((word) => !this.#common.has(word))
-    const found = this.#match(telling, topK)
-    return found.length > 0 || telling.length === words.length ? found : this.#match(words, topK)
+    const common = words.filter((word) => this.#common.has(word))
+    const rare = words.filter((word) => !this.#common.has(word))
+    if (common.length === 0 || rare.length === 0) return this.#match(anyOf(words), topK)
+    // Scoring is what costs time. A passage that holds none of the rarer words is hardly ever among the best, so only the
+    // others are scored, by all words; those without a common word are asked for by themselves, as FTS5 has no way to
+    // say that a word counts where it stands and need not stand anywhere.
+    const [with_, without] = ['AND', 'NOT'].map((operator) =>
+      this.#match(`(${anyOf(rare)}) ${operator} (${anyOf(common)})`, topK),
+    )
+    const found = [...with_!, ...without!].toSorted((a, b) => b.score! - a.score!).slice(0, topK)
+    return found.length > 0 ? found : this.#match(anyOf(words), topK)
   }
 
   close(): void {
     this.#database.close()
   }
 
-  #match(words: readonly string[], topK: number): SearchDocument[] {
-    if (words.length === 0) return []
-    const match = words.map((word) => `"${word}"`).join(' OR ')
-    const rows = this.#search.all(match, topK) as { id: string; title: string; text: string; score: number }[]
+  #match(expression: string, topK: number): SearchDocument[] {
+    if (expression === '') return []
+    const rows = this.#search.all(expression, topK) as Found[]
     return rows.map(({ id, title, text, score }) => ({ id, ...(title === '' ? {} : { title }), text, score }))
   }
 }
+
+interface Found {
+  id: string
+  title: string
+  text: string
+  score: number
+}
+
+const anyOf = (words: readonly string[]) => words.map((word) => `"${word}"`).join(' OR ')
 
 /** Distinct words of a query in lower case, stop words aside unless nothing else is there. Words as FTS5 sees them. */
 export function queryWords(query: string): string[] {

@@ -3,6 +3,7 @@ import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import test from 'ava'
+import { IndexThread } from '../../lib/search/index-thread.ts'
 import { localProvider } from '../../lib/search/local.ts'
 import { buildIndex, LocalIndex, type Passage, queryWords, readCorpus } from '../../lib/search/local-index.ts'
 import { openDatabase } from '../../lib/search/sqlite.ts'
@@ -110,6 +111,60 @@ testWithSqlite('a query holds no syntax, whatever it is', async (t) => {
   local.close()
 })
 
+testWithSqlite('in a large index common words count where rarer ones stand, and answer alone', async (t) => {
+  // The last passages are like the others in all but what they are searched by.
+  const size = 100_000
+  function* many(): Generator<Passage> {
+    for (let id = 0; id < size - 4; id++) {
+      yield { id: String(id), text: id % 10 === 0 ? `france w${id} v${id}` : `u${id} w${id} v${id}` }
+    }
+    const last = ['capital u w', 'capital france w', 'u v w', 'capital capital w']
+    for (const [place, text] of last.entries()) yield { id: `last${place}`, text }
+  }
+  const directory = path.join(folder, 'common')
+  await buildIndex(many(), directory)
+  const local = await LocalIndex.open(directory)
+  const found = local.search('capital france', 3)
+  t.deepEqual(
+    found.map(({ id }) => id),
+    ['last3', 'last1', 'last0'],
+  )
+  const inverse = (containing: number) => Math.log((size - containing + 0.5) / (containing + 0.5))
+  // Every passage has three words, the mean: a word that stands there once counts by its rarity alone.
+  t.true(Math.abs(found[1]!.score! - inverse(3) - inverse(size / 10 + 1)) < 1e-6)
+  t.true(Math.abs(found[2]!.score! - inverse(3)) < 1e-6)
+  t.true(local.search('france', 3).length === 3)
+  t.true(local.search('france nowhere', 3).length === 3)
+  local.close()
+})
+
+testWithSqlite('a thread of its own answers, so that the event loop goes on meanwhile', async (t) => {
+  const directory = path.join(folder, 'thread')
+  const text = Array.from({ length: 500 }, (_, word) => `word${word}`).join(' ')
+  await buildIndex(
+    Array.from({ length: 600 }, (_, id) => ({ id: String(id), text })),
+    directory,
+  )
+  const index = await IndexThread.open(directory)
+  t.is(index.size, 600)
+  const query = Array.from({ length: 60 }, (_, word) => `word${word}`).join(' ')
+  let turns = 0
+  const timer = setInterval(() => {
+    turns += 1
+  }, 1)
+  const found = await Promise.all(Array.from({ length: 8 }, () => index.search(query, 2)))
+  clearInterval(timer)
+  t.true(found.every((documents) => documents.length === 2))
+  t.true(turns >= 4, `${turns} turns of the event loop`)
+  const left = index.search(query, 1)
+  await Promise.all([t.throwsAsync(left, { code: 'ERR_SEARCH', message: /was closed/ }), index.close()])
+  await t.throwsAsync(index.search('word1', 1), { code: 'ERR_SEARCH', message: /was closed/ })
+  await t.throwsAsync(IndexThread.open(path.join(folder, 'nowhere')), {
+    code: 'ERR_SEARCH',
+    message: /ssrl index --corpus/,
+  })
+})
+
 test('stop words go, unless nothing else is there; words are lower case, distinct and without accents', (t) => {
   t.deepEqual(queryWords('Who is the Author of Café the author?'), ['author', 'cafe'])
   t.deepEqual(queryWords('The Who'), ['the', 'who'])
@@ -144,7 +199,7 @@ testWithSqlite('no index, another file and another version are told', async (t) 
   database.close()
   await t.throwsAsync(LocalIndex.open(at('old')), {
     code: 'ERR_SEARCH',
-    message: /version 1 .* found version 99/,
+    message: /version 2 .* found version 99/,
   })
   await buildIndex(passages, at('text'))
   await writeFile(
