@@ -118,6 +118,7 @@ export {
   buildIndex,
   LocalIndex,
   type Passage,
+  type ReadCorpusOptions,
   readCorpus,
 } from './search/local-index.ts'
 export { type OpenaiProviderOptions, openaiProvider } from './search/openai.ts'
@@ -169,5 +170,11 @@ export {
   SFTTrainer,
   type SFTTrainerOptions,
 } from './training/sft-trainer.ts'
+export {
+  type SimulatorDataOptions,
+  type SimulatorExample,
+  type SimulatorStatistics,
+  simulatorExamples,
+} from './training/simulator-data.ts'
 export { type SSRLResumeOptions, SSRLTrainer, type SSRLTrainerOptions } from './training/ssrl-trainer.ts'
 export { type StepRecord, withoutTimes } from './training/step-record.ts'

@@ -32,6 +32,11 @@ const commands: CommandEntry[] = [
     load: async () => (await import('./bootstrap.ts')).bootstrapCommand(),
   },
   {
+    name: 'simulator',
+    summary: 'make examples that tune a model to play the search engine (ZeroSearch)',
+    load: async () => (await import('./simulator.ts')).simulatorCommand(),
+  },
+  {
     name: 'eval',
     summary: 'evaluate a policy or an endpoint on question files',
     load: async () => (await import('./eval.ts')).evalCommand(),
@@ -40,6 +45,16 @@ const commands: CommandEntry[] = [
     name: 'generate',
     summary: 'sample completions of a prompt',
     load: async () => (await import('./generate.ts')).generateCommand(),
+  },
+  {
+    name: 'index',
+    summary: 'make a local search index of a corpus (BM25)',
+    load: async () => (await import('./search-index.ts')).indexCommand(),
+  },
+  {
+    name: 'retrieve',
+    summary: "serve a corpus by Search-R1's /retrieve protocol",
+    load: async () => (await import('./retrieve.ts')).retrieveCommand(),
   },
   {
     name: 'export',

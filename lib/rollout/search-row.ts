@@ -19,6 +19,11 @@ import { type FinishReason, TokenSource } from './trajectory.ts'
 
 const searchStop = '</search>'
 
+/** What a provider draws from for one search of a rollout: known beforehand, so that records can be matched with it. */
+export function searchSeed(seed: number, question: number, sampleIndex: number, turn: number): number {
+  return derivedSeed(derivedSeed(seed, question), sampleIndex, turn)
+}
+
 /** What Search-R1 tells of an action that is none, in words of our own. */
 export const invalidActionMessage =
   '\nThat was neither a search nor an answer. To search, write the query between <search> and </search>. ' +

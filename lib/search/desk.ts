@@ -1,5 +1,4 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import pLimit from 'p-limit'
 import pRetry from 'p-retry'
 import { SsrlError } from '../errors.ts'
 import {
@@ -55,8 +54,10 @@ const longestPause = 30_000
 export class SearchDesk {
   readonly provider: SearchProvider
   readonly #options: Required<DeskOptions>
-  readonly #limit: ReturnType<typeof pLimit>
   #waiting: Waiting[] = []
+  #isSending = false
+  /** Calls under way. */
+  #calls = 0
 
   constructor(provider: SearchProvider, options: DeskOptions = {}) {
     this.provider = provider
@@ -68,33 +69,42 @@ export class SearchDesk {
       const kind = isTime ? 'a number of milliseconds above 0' : 'an integer of at least 1'
       throw new SsrlError('ERR_INVALID_CONFIG', `Expected ${kind} for ${name} but received ${value}`)
     }
-    this.#limit = pLimit(concurrency)
   }
 
   ask(query: string, origin: SearchOrigin, context: DeskContext): Promise<AnsweredSearch> {
     return new Promise((resolve, reject) => {
       if (context.signal.aborted) return reject(context.signal.reason)
       // Rows that stop in the same decode step come in the same turn of the event loop.
-      if (this.#waiting.length === 0) setImmediate(() => this.#send())
+      if (!this.#isSending) setImmediate(() => this.#send())
+      this.#isSending = true
       this.#waiting.push({ query, origin, context, asked: performance.now(), resolve, reject })
     })
   }
 
+  /** As many calls as may be made; what is left over waits, and goes with what comes meanwhile. */
   #send(): void {
-    const size = this.provider.batchSize ?? 64
-    const waiting = this.#waiting
-    this.#waiting = []
-    while (waiting.length > 0) {
-      // A call has one signal and one step.
-      const { signal, step } = waiting[0]!.context
-      const batch: Waiting[] = []
-      for (let i = 0; i < waiting.length && batch.length < size; ) {
-        const { context } = waiting[i]!
-        if (context.signal === signal && context.step === step) batch.push(...waiting.splice(i, 1))
-        else i++
-      }
-      void this.#limit(() => this.#answer(batch))
+    this.#isSending = false
+    while (this.#waiting.length > 0 && this.#calls < this.#options.concurrency) {
+      this.#calls += 1
+      void this.#answer(this.#takeBatch()).finally(() => {
+        this.#calls -= 1
+        this.#send()
+      })
     }
+  }
+
+  /** A call has one signal and one step. */
+  #takeBatch(): Waiting[] {
+    const size = this.provider.batchSize ?? 64
+    const { signal, step } = this.#waiting[0]!.context
+    const batch: Waiting[] = []
+    this.#waiting = this.#waiting.filter((waiting) => {
+      const { context } = waiting
+      const fits = batch.length < size && context.signal === signal && context.step === step
+      if (fits) batch.push(waiting)
+      return !fits
+    })
+    return batch
   }
 
   async #answer(batch: readonly Waiting[]): Promise<void> {

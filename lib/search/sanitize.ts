@@ -93,7 +93,12 @@ export function informationBlock(
   }
 }
 
-function renderDocument({ title, text }: SearchDocument, index: number, layout: DocumentLayout): string {
+/** One document as it stands in its block; `numbered`, it is what `parseDocuments` reads. */
+export function renderDocument(
+  { title, text }: SearchDocument,
+  index: number,
+  layout: DocumentLayout,
+): string {
   if (layout === 'plain') return text
   return title === undefined ? `Doc ${index + 1}: ${text}` : `Doc ${index + 1}(Title: ${title}) ${text}`
 }

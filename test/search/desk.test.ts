@@ -49,6 +49,33 @@ test('no more calls than the limit are under way at once', async (t) => {
   t.is(most, 3)
 })
 
+test('queries that wait for a call to end go together in the next one', async (t) => {
+  const calls: number[] = []
+  let release = () => {}
+  const held = new Promise<void>((resolve) => {
+    release = resolve
+  })
+  const slow = provider(async (queries) => {
+    calls.push(queries.length)
+    await held
+    return echo(queries)
+  })
+  const desk = new SearchDesk(slow, { ...quick, concurrency: 2 })
+  const context = open()
+  const asked: Promise<AnsweredSearch>[] = []
+  for (let i = 0; i < 10; i++) {
+    asked.push(desk.ask(`query ${i}`, origin, context))
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  release()
+  const answers = await Promise.all(asked)
+  t.deepEqual(calls, [1, 1, 8])
+  t.deepEqual(
+    answers.map(({ result }) => result),
+    echo(Array.from({ length: 10 }, (_, i) => `query ${i}`)),
+  )
+})
+
 test('a failure that may pass is tried again, with pauses that double; another one is not', async (t) => {
   const times: number[] = []
   const flaky = provider(async (queries) => {
