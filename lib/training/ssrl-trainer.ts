@@ -112,6 +112,7 @@ export class SSRLTrainer {
         promptTemplate: this.#template,
         rewards: this.#reward.parts.map(({ name }) => name),
         alarms: this.#alarms.state,
+        search: this.#searchName,
       }),
       savePolicy: (directory) => this.#savePolicy(directory),
     })
@@ -128,8 +129,9 @@ export class SSRLTrainer {
     const { train, evaluation, rewards, search, ...rest } = options
     const loaded = await loadCheckpoint(directory, 'ssrl', rest)
     const { policy, settings, state } = loaded
+    let trainer: SSRLTrainer | null = null
     try {
-      const trainer = new SSRLTrainer({
+      trainer = new SSRLTrainer({
         ...settings,
         policy,
         train: (await storedQuestions(loaded.directory, 'train', train)) ?? [],
@@ -141,6 +143,7 @@ export class SSRLTrainer {
       await trainer.#restore(loaded.directory, state)
       return trainer
     } catch (error) {
+      trainer?.dispose()
       await policy.dispose()
       throw error
     }
@@ -158,12 +161,21 @@ export class SSRLTrainer {
     this.#cursor = state.cursor
     this.#models = await TrainingModels.load(this.policy, this.config, { directory, dtype: state.dtype })
     await this.#loop.prepare()
+    // Another engine or another index answers otherwise.
+    if (state.search !== undefined && state.search !== this.#searchName) {
+      const shown = [state.search, this.#searchName].map((name) => name ?? 'the policy itself')
+      refuseDifferences(directory, [`who answers searches (checkpoint: ${shown[0]}, now: ${shown[1]})`])
+    }
     this.#loop.restore(state)
   }
 
   /** The reward is the majority's, not the user's own. */
   get #votes(): boolean {
     return this.config.answerReward === 'majorityVote' && this.#options.rewards === undefined
+  }
+
+  get #searchName(): string | null {
+    return this.#search?.search.desk.provider.name ?? null
   }
 
   /** Optimizer steps done. */

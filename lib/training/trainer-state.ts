@@ -24,6 +24,8 @@ export interface TrainerState {
   promptTemplate: PromptTemplate | null
   /** Names of the reward's parts. */
   rewards: string[]
+  /** Name of the provider that answers searches; null: the policy. Of SSRL. */
+  search?: string | null
   best: { step: number; score: number } | null
   /** What the collapse alarms have seen: of SSRL. */
   alarms?: AlarmState

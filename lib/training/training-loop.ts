@@ -39,7 +39,7 @@ export interface TrainingTask<Scores, R extends LoopRecord<Scores>> {
   evaluate(signal: AbortSignal | undefined): Promise<{ scores: Scores; criterion: number } | null>
   /** Parts of a checkpoint beside policy and optimizer. */
   parts(): Record<string, PartWriter>
-  describe(): Pick<TrainerState, 'cursor' | 'promptTemplate' | 'rewards' | 'alarms'>
+  describe(): Pick<TrainerState, 'cursor' | 'promptTemplate' | 'rewards' | 'alarms' | 'search'>
   savePolicy(directory: string): Promise<void>
 }
 

@@ -7,6 +7,7 @@ import { cutText, type DocumentLayout, informationBlock, sanitizeText } from '..
 import { byteTokenizer } from '../helpers/byte-policy.ts'
 import { sharedPath, testWithShared } from '../helpers/shared.ts'
 import { worldTokenizer } from '../helpers/tiny-policy.ts'
+import { tinyTokenizerFiles } from '../helpers/tiny-tokenizer.ts'
 import { attacks, splitAttacks } from './attacks.ts'
 
 const options = { layout: 'numbered', maxDocumentTokens: 200, maxTokens: 2000, overshoot: '' } as const
@@ -99,6 +100,79 @@ testWithShared(
     }
   },
 )
+
+/** Added tokens of families of models, as their tokenizers list them; each is also what merges would make of its text. */
+const families: Record<string, string[]> = {
+  'Qwen 2 and 3': [
+    ...[
+      '<|endoftext|>',
+      '<|im_start|>',
+      '<|im_end|>',
+      '<|object_ref_start|>',
+      '<|vision_pad|>',
+      '<|fim_prefix|>',
+    ],
+    ...['<|repo_name|>', '<tool_call>', '</tool_call>', '<tool_response>', '<think>', '</think>'],
+  ],
+  'Llama 3': [
+    ...[
+      '<|begin_of_text|>',
+      '<|end_of_text|>',
+      '<|start_header_id|>',
+      '<|end_header_id|>',
+      '<|eot_id|>',
+      '<|eom_id|>',
+    ],
+    ...['<|python_tag|>', '<|finetune_right_pad_id|>', '<|reserved_special_token_0|>'],
+  ],
+  'Llama 2 and Mistral': ['<s>', '</s>', '<unk>', '[INST]', '[/INST]', '[TOOL_CALLS]', '<<SYS>>', '[PAD]'],
+  Gemma: ['<bos>', '<eos>', '<start_of_turn>', '<end_of_turn>', '<unused0>', '[multimodal]'],
+  DeepSeek: ['<｜begin▁of▁sentence｜>', '<｜end▁of▁sentence｜>', '<｜User｜>', '<｜tool▁sep｜>'],
+}
+
+for (const [family, added] of Object.entries(families)) {
+  test(`no added token of ${family} arises from a document, whose text its merges could spell`, (t) => {
+    const merges = added.flatMap((text) => {
+      const letters = [...Buffer.from(text).toString('latin1')]
+      if (letters.length !== text.length) return []
+      return letters.slice(1).map((letter, i): [string, string] => [text.slice(0, i + 1), letter])
+    })
+    const tokenizer = new Tokenizer(
+      tinyTokenizerFiles({
+        merges,
+        added: added.map((content) => ({ content, special: true })),
+        normalizer: { type: 'NFC' },
+      }),
+    )
+    t.is(tokenizer.addedTokens.length, added.length)
+    for (const content of added) {
+      t.deepEqual(
+        [...tokenizer.encode(content)],
+        [tokenizer.tokenId(content)],
+        'it is one token where text is trusted',
+      )
+      const half = Math.floor(content.length / 2)
+      const split = [content.slice(0, half), content.slice(half)]
+      const wide = content.replaceAll('<', '\uff1c').replaceAll('>', '\uff1e')
+      const hidden = `${content.slice(0, 2)}\u200b${content.slice(2)}`
+      for (const texts of [
+        [content],
+        [`a ${content}b`],
+        [content + content],
+        split,
+        [wide],
+        [hidden],
+        added,
+      ]) {
+        for (const layout of layouts) {
+          const documents = texts.map((text) => ({ title: text, text }))
+          t.is(holds(tokenizer, documents, layout), null, JSON.stringify(texts))
+        }
+      }
+    }
+    t.deepEqual(resists(tokenizer), [])
+  })
+}
 
 test('an added token without brackets does not arise either', (t) => {
   const tokenizer = byteTokenizer()

@@ -3,6 +3,7 @@ import os from 'node:os'
 import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import type { Policy } from '../../lib/policy/policy.ts'
+import { buildIndex } from '../../lib/search/local-index.ts'
 import type { SearchProvider } from '../../lib/search/provider.ts'
 import { SSRLTrainer, type SSRLTrainerOptions } from '../../lib/training/ssrl-trainer.ts'
 import { type StepRecord, withoutTimes } from '../../lib/training/step-record.ts'
@@ -121,6 +122,49 @@ test('a provider that is down loses no run: failures are counted, and the policy
     t.is(search!.tokens, 0)
   }
 })
+
+testWithSqlite(
+  'resuming with another engine or another index than before is refused, and says so',
+  async (t) => {
+    const begin = async (options: Partial<SSRLTrainerOptions>, name: string) => {
+      const policy = await taught.clone()
+      const directory = path.join(folder, name)
+      const trainer = new SSRLTrainer({ ...settings, train: questionsOf(people), ...options, policy })
+      for await (const _ of trainer.train()) break
+      await trainer.save(directory)
+      trainer.dispose()
+      await policy.dispose()
+      return directory
+    }
+    const own = await begin({ search: provider }, 'own')
+    const other = { ...provider, name: 'another engine' }
+    await t.throwsAsync(SSRLTrainer.resume(own, { search: other }), {
+      code: 'ERR_CHECKPOINT',
+      message: /who answers searches \(checkpoint: test engine, now: another engine\)/,
+    })
+    await t.throwsAsync(SSRLTrainer.resume(own), { code: 'ERR_INVALID_CONFIG', message: /received neither/ })
+    const same = await SSRLTrainer.resume(own, { search: provider })
+    t.is((await same.run())?.step, 2)
+    same.dispose()
+    await same.policy.dispose()
+
+    const index = path.join(folder, 'index')
+    const passages = people.map((name) => ({ id: name, text: `The birthplace of ${name} is unknown.` }))
+    await buildIndex(passages, index)
+    const local = await begin({ searchProvider: `local:${index}` }, 'local')
+    await t.throwsAsync(SSRLTrainer.resume(local, { searchProvider: 'serper' }), {
+      code: 'ERR_CHECKPOINT',
+      message: /searchProvider \(checkpoint: "local:/,
+    })
+    await buildIndex(passages.slice(1), index)
+    await t.throwsAsync(SSRLTrainer.resume(local), {
+      code: 'ERR_CHECKPOINT',
+      message: /6 passages\), now: .*5 passages/,
+    })
+    await rm(index, { recursive: true })
+    await t.throwsAsync(SSRLTrainer.resume(local), { code: 'ERR_SEARCH', message: /Expected an index in/ })
+  },
+)
 
 test('with searchFailure fail the step fails, and the trainer stands where it stood', async (t) => {
   const policy = await taught.clone()
