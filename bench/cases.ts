@@ -18,6 +18,8 @@ export type Sizes =
     }
   | { kind: 'matmul' | 'attention' | 'policy-loss' | 'sampling'; rows: number }
   | { kind: 'quickstart' }
+  | { kind: 'search-index' | 'search-query'; passages: number; queries: number }
+  | { kind: 'search-busy'; prompts: number; n: number; newTokens: number; latency: number }
 
 export type Unit = 'tok/s' | 's' | 'ms' | '%'
 
@@ -30,13 +32,15 @@ export interface Variant {
   sizes: Sizes
   /** policy: --policy, or a random model of SmolLM2's shape; the others are random always */
   model: 'policy' | 'qwen2.5-0.5b' | 'qwen2.5-0.5b-32k' | 'tiny'
+  /** what a row names instead of the model, where there is none */
+  data?: string
   /** instead of --threads */
   threads?: number
   /** left out unless it is named: for GPUs */
   byName?: boolean
 }
 
-type Options = Partial<Pick<Variant, 'model' | 'threads' | 'byName'>>
+type Options = Partial<Pick<Variant, 'model' | 'data' | 'threads' | 'byName'>>
 
 function variant(id: string, title: string, unit: Unit, sizes: Sizes, options: Options = {}): Variant {
   return { case: id.split('/')[0]!, id, title, unit, sizes, model: 'policy', ...options }
@@ -57,6 +61,9 @@ const learner = (sequences: number, tokens: number, promptTokens = 64): Sizes =>
   promptTokens,
 })
 
+const corpus = { passages: 1_000_000, queries: 200 }
+const madeUp = { model: 'tiny', data: 'made-up passages' } as const
+
 const contexts = [512, 1024, 2048, 4096]
 /** A third of the sequences each. */
 const ragged = [16, 64, 256]
@@ -69,6 +76,7 @@ function shortened({ sizes, ...rest }: Variant): Variant {
     if (Array.isArray(value)) short[name] = value.map((count) => Math.ceil(count / 8))
   }
   if (sizes.kind === 'memory') short.steps = 12
+  if ('passages' in sizes) short.passages = Math.ceil(sizes.passages / 1000)
   // A group of one has no advantages.
   if (sizes.kind !== 'generate' && 'n' in sizes) short.n = 2
   return { ...rest, sizes: { ...sizes, ...short } as Sizes }
@@ -157,6 +165,27 @@ const all: Variant[] = [
     prompts: 2,
     n: 4,
     newTokens: 32,
+  }),
+  variant(
+    'search-index/build',
+    'a local index of a million passages',
+    's',
+    { kind: 'search-index', ...corpus },
+    madeUp,
+  ),
+  variant(
+    'search-index/query',
+    'a query to a million passages',
+    'ms',
+    { kind: 'search-query', ...corpus },
+    madeUp,
+  ),
+  variant('search-busy', 'generator at work, 64 rows whose searches take 200 ms each', '%', {
+    kind: 'search-busy',
+    prompts: 8,
+    n: 8,
+    newTokens: 160,
+    latency: 200,
   }),
   variant('quickstart', 'npm run quickstart, set-up aside', 's', { kind: 'quickstart' }),
 ]

@@ -7,6 +7,7 @@ import type { Job, Result } from './job.ts'
 import { generate, prefill, regret } from './ours/generation.ts'
 import { kernel, limit } from './ours/kernels.ts'
 import { grpoStep, learner } from './ours/learning.ts'
+import { searchBusy, searchIndex, searchQuery } from './ours/search.ts'
 import { loopLag, memoryGrowth, typescriptShare } from './ours/training.ts'
 
 type Partial = Omit<Result, 'peak' | 'version'>
@@ -20,6 +21,10 @@ async function run(job: Job): Promise<Partial> {
       return kernel(job, job)
     case 'limit':
       return limit(job, job)
+    case 'search-index':
+      return searchIndex(job)
+    case 'search-query':
+      return searchQuery(job)
     default:
       return runWithPolicy(job)
   }
@@ -46,6 +51,8 @@ async function runWithPolicy(job: Job): Promise<Partial> {
       return await typescriptShare(policy, job)
     case 'memory':
       return await memoryGrowth(policy, job)
+    case 'search-busy':
+      return await searchBusy(policy, job, job)
     case 'regret':
       return await regret(policy, job)
     default:

@@ -113,10 +113,24 @@ function llamaCpp(dtype: 'bf16' | 'f32'): Contender {
   }
 }
 
+/** The index alone, of which one is made in a process. */
+function searchIndex(sizes: Sizes): Contender {
+  return { ...ours('f32', sizes), name: 'ssrl', repeats: 1, warmUps: 0 }
+}
+
+/** Random weights write no searches. */
+const searching = (policy: string | undefined) => () =>
+  policy === undefined ? 'needs --policy: random weights write no searches' : null
+
 /** Ours first; a contender that can't do a variant at all is left out there. */
-export function contendersOf({ sizes, model }: Variant, { peers }: { peers: boolean }): Contender[] {
+export function contendersOf(
+  { sizes, model }: Variant,
+  { peers, policy }: { peers: boolean; policy?: string },
+): Contender[] {
   const own = [ours('bf16', sizes), ours('f32', sizes)]
   const { kind } = sizes
+  if (kind === 'search-index' || kind === 'search-query') return [searchIndex(sizes)]
+  if (kind === 'search-busy') return [{ ...own[0]!, obstacle: searching(policy) }]
   if (['loop-lag', 'typescript', 'memory', 'quickstart'].includes(kind)) return own.slice(0, 1)
   if (!peers) return own
   switch (kind) {

@@ -10,6 +10,8 @@ export type Work =
   | GrpoWork
   | { kind: 'load' }
   | TrainingWork
+  | CorpusWork
+  | SearchWork
   | KernelWork
   | LimitWork
   | RegretWork
@@ -55,6 +57,22 @@ export interface TrainingWork {
   promptsPerStep: number
   n: number
   newTokens: number
+}
+
+export interface CorpusWork {
+  kind: 'search-index' | 'search-query'
+  passages: number
+  queries: number
+}
+
+/** A rollout whose searches are answered from outside. */
+export interface SearchWork {
+  kind: 'search-busy'
+  questions: string[]
+  n: number
+  newTokens: number
+  /** milliseconds that an answer takes */
+  latency: number
 }
 
 export interface KernelWork {

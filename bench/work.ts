@@ -16,6 +16,14 @@ export function workOf(
   switch (sizes.kind) {
     case 'quickstart':
       return null
+    case 'search-index':
+    case 'search-query':
+      return sizes
+    case 'search-busy': {
+      const { kind, prompts, n, newTokens, latency } = sizes
+      const asked = questions.slice(0, prompts).map(({ question }) => question)
+      return { kind, questions: asked, n, newTokens, latency }
+    }
     case 'load':
       return { kind: 'load' }
     case 'prefill':

@@ -168,6 +168,8 @@ export interface NativeGeneratorStatistics {
   preemptions: number
   /** Passes through the model. */
   steps: number
+  /** In which it worked; the rest of the time it waited for calls. */
+  seconds: number
   pagesUsed: number
   pagesTotal: number
 }

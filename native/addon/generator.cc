@@ -205,6 +205,7 @@ Napi::Value PolicyObject::statistics(const Napi::CallbackInfo& info) {
         set("decodedTokens", snapshot.counts.decoded_tokens);
         set("preemptions", snapshot.counts.preemptions);
         set("steps", snapshot.counts.steps);
+        object.Set("seconds", Napi::Number::New(env, snapshot.counts.seconds));
         set("pagesUsed", snapshot.pages_used);
         set("pagesTotal", snapshot.pages_total);
         return object;

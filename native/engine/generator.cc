@@ -1,6 +1,7 @@
 #include "engine/generator.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <utility>
 
@@ -34,6 +35,7 @@ bool Generator::step() {
   }
   sweep();
   if (idle()) return false;
+  const auto start = std::chrono::steady_clock::now();
   refresh();
   admit();
   const Status status = run_step();
@@ -43,6 +45,7 @@ bool Generator::step() {
   }
   sweep();
   if (idle()) cache_.trim();
+  statistics_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return !idle();
 }
 

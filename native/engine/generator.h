@@ -84,6 +84,7 @@ struct GeneratorStatistics {
   int64_t decoded_tokens = 0;    // sampled
   int64_t preemptions = 0;
   int64_t steps = 0;
+  double seconds = 0;  // in which the generator worked; the rest it waited for calls
 };
 
 class Generator {
