@@ -3,78 +3,9 @@
 #include <cmath>
 #include <numeric>
 
-#include "engine/packing.h"
+#include "engine/forward_passes.h"
 
 namespace ssrl {
-namespace {
-
-// Enough for the matrix products to run at full speed; more only takes memory.
-constexpr int64_t kRowsPerPass = 512;
-
-class Scorer {
- public:
-  Scorer(Model& model, Workspace& workspace, float temperature, const AbortFlag* abort)
-      : model_(model), workspace_(workspace), temperature_(temperature), abort_(abort) {}
-
-  // `rows` tokens and one more, which predicts nothing.
-  Status add(const int32_t* tokens, int64_t rows) {
-    const int64_t more = rows - packing_.shared_rows(tokens, rows, rows);
-    if (packing_.rows() > 0 && packing_.rows() + more > kRowsPerPass) SSRL_RETURN_IF_ERROR(flush());
-    const int64_t before = packing_.rows();
-    packing_.add(tokens, rows, rows);
-    const int64_t shared = rows - (packing_.rows() - before);
-    targets_.insert(targets_.end(), tokens + 1 + shared, tokens + 1 + rows);
-    values_.insert(values_.end(), packing_.path().begin(), packing_.path().begin() + rows);
-    return {};
-  }
-
-  Status flush() {
-    const int64_t rows = packing_.rows();
-    if (rows == 0) return {};
-    ops::Ops& ops = model_.ops();
-    const size_t row_bytes = size_t(model_.config().hidden) * size_of(model_.compute());
-    Buffer& hidden = workspace_.hidden;
-    Buffer& scratch = workspace_.head_scratch;
-    SSRL_RETURN_IF_ERROR(hidden.reserve(ops, size_t(rows) * row_bytes));
-    SSRL_RETURN_IF_ERROR(scratch.reserve(ops, ops.log_probs_scratch(model_.head())));
-    SSRL_RETURN_IF_ERROR(workspace_.scores.reserve(ops, size_t(2 * rows) * sizeof(float)));
-    SSRL_RETURN_IF_ERROR(forward_packed(model_, workspace_, packing_.batch(), hidden.data(), abort_));
-    SSRL_RETURN_IF_ERROR(check_abort(abort_));
-    float* const results = workspace_.scores.floats();
-    SSRL_RETURN_IF_ERROR(ops.log_probs({.hidden = hidden.data(),
-                                        .weight = &model_.head(),
-                                        .targets = targets_.data(),
-                                        .temperature = temperature_,
-                                        .logprobs = results,
-                                        .entropies = results + rows,
-                                        .scratch = scratch.data(),
-                                        .rows = rows}));
-    results_.resize(2 * rows);
-    SSRL_RETURN_IF_ERROR(ops.copy_to_host(results_.data(), results, results_.size() * sizeof(float)));
-    for (const int64_t row : values_) {
-      scores.log_probs.push_back(results_[row]);
-      scores.entropies.push_back(results_[rows + row]);
-    }
-    packing_.clear();
-    targets_.clear();
-    values_.clear();
-    return {};
-  }
-
-  Scores scores;
-
- private:
-  Model& model_;
-  Workspace& workspace_;
-  float temperature_;
-  const AbortFlag* abort_;
-  Packing packing_;  // the sequences that go through the layers together
-  std::vector<int32_t> targets_;
-  std::vector<int64_t> values_;  // the row of each value that is asked for
-  std::vector<float> results_;   // log-probs, then entropies
-};
-
-}  // namespace
 
 Status check_sequences(const ModelConfig& config, const Sequences& sequences, int64_t tokens) {
   const int32_t* offsets = sequences.offsets;
@@ -106,15 +37,34 @@ Result<Scores> score(Model& model, Workspace& workspace, const Sequences& sequen
   if (!(temperature > 0) || !std::isfinite(temperature)) {
     return invalid_arg("Expected a positive temperature but received " + std::to_string(temperature));
   }
-  Scorer scorer(model, workspace, temperature, abort);
-  for (int64_t s = 0; s < sequences.count; ++s) {
-    const int64_t rows = int64_t(sequences.offsets[s + 1]) - sequences.offsets[s] - 1;
-    const Status status = rows > 0 ? scorer.add(sequences.tokens + sequences.offsets[s], rows) : Status();
-    if (!status.ok()) return status;
-  }
-  const Status status = scorer.flush();
+  ops::Ops& ops = model.ops();
+  Scores scores;
+  std::vector<float> values;  // log-probs, then entropies
+  const auto read = [&](const ForwardPass& pass) -> Status {
+    const int64_t rows = pass.rows;
+    Buffer& scratch = workspace.head_scratch;
+    SSRL_RETURN_IF_ERROR(scratch.reserve(ops, ops.log_probs_scratch(model.head())));
+    SSRL_RETURN_IF_ERROR(workspace.scores.reserve(ops, size_t(2 * rows) * sizeof(float)));
+    float* const results = workspace.scores.floats();
+    SSRL_RETURN_IF_ERROR(ops.log_probs({.hidden = pass.hidden,
+                                        .weight = &model.head(),
+                                        .targets = pass.targets.data(),
+                                        .temperature = temperature,
+                                        .logprobs = results,
+                                        .entropies = results + rows,
+                                        .scratch = scratch.data(),
+                                        .rows = rows}));
+    values.resize(2 * rows);
+    SSRL_RETURN_IF_ERROR(ops.copy_to_host(values.data(), results, values.size() * sizeof(float)));
+    for (const int64_t row : pass.wanted) {
+      scores.log_probs.push_back(values[row]);
+      scores.entropies.push_back(values[rows + row]);
+    }
+    return {};
+  };
+  const Status status = for_each_pass(model, workspace, sequences, abort, read);
   if (!status.ok()) return status;
-  return std::move(scorer.scores);
+  return scores;
 }
 
 Status logits(Model& model, Workspace& workspace, const int32_t* tokens, int64_t count, float* out) {

@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "engine/packing.h"
+#include "engine/forward_passes.h"
 
 namespace ssrl {
 namespace {
-
-constexpr int64_t kRowsPerPass = 2048;
 
 struct RowValueLoss {
   double loss;
@@ -113,35 +111,13 @@ Status ValueHead::write(Buffer& buffer, const std::vector<float>& values) {
 Result<std::vector<float>> state_values(Model& model, Workspace& workspace, ValueHead& head,
                                         const Sequences& sequences, const AbortFlag* abort) {
   std::vector<float> result, values;
-  Packing packing;
-  std::vector<int64_t> wanted;  // the row of each value that is asked for
-  const auto flush = [&]() -> Status {
-    const int64_t rows = packing.rows();
-    if (rows == 0) return {};
-    const size_t row_bytes = size_t(model.config().hidden) * size_of(model.compute());
-    SSRL_RETURN_IF_ERROR(workspace.hidden.reserve(model.ops(), size_t(rows) * row_bytes));
-    SSRL_RETURN_IF_ERROR(forward_packed(model, workspace, packing.batch(), workspace.hidden.data(), abort));
-    SSRL_RETURN_IF_ERROR(check_abort(abort));
-    values.resize(rows);
-    SSRL_RETURN_IF_ERROR(head.values(workspace.hidden.data(), rows, values.data()));
-    for (const int64_t row : wanted) result.push_back(values[row]);
-    packing.clear();
-    wanted.clear();
+  const auto read = [&](const ForwardPass& pass) -> Status {
+    values.resize(pass.rows);
+    SSRL_RETURN_IF_ERROR(head.values(pass.hidden, pass.rows, values.data()));
+    for (const int64_t row : pass.wanted) result.push_back(values[row]);
     return {};
   };
-  for (int64_t s = 0; s < sequences.count; ++s) {
-    const int32_t* tokens = sequences.tokens + sequences.offsets[s];
-    const int64_t rows = int64_t(sequences.offsets[s + 1]) - sequences.offsets[s] - 1;
-    if (rows == 0) continue;
-    const int64_t more = rows - packing.shared_rows(tokens, rows, rows);
-    if (packing.rows() > 0 && packing.rows() + more > kRowsPerPass) {
-      const Status status = flush();
-      if (!status.ok()) return status;
-    }
-    packing.add(tokens, rows, rows);
-    wanted.insert(wanted.end(), packing.path().begin(), packing.path().begin() + rows);
-  }
-  const Status status = flush();
+  const Status status = for_each_pass(model, workspace, sequences, abort, read);
   if (!status.ok()) return status;
   return result;
 }
