@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { InformationMask } from '../rollout/mask.ts'
+import type { InformationMask } from '../../rollout/mask.ts'
 
 /** What a setting may hold: how it is checked, how it reads in a message, and how a command line spells it. */
 export interface Kind<T> {
