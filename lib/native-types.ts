@@ -397,7 +397,7 @@ export interface NativeAddon {
 export interface NativeEmulation {
   /** 0 runs warps and lanes in order, another seed in an order of its own, from the next launch on. */
   setSeed(seed: number): void
-  /** How many the device has; attention shares its pages out among more blocks where there are many. */
+  /** How many the device has: where there are many, attention shares its pages out, and products take smaller tiles. */
   setMultiprocessors(count: number): void
   /** Whether the launches that follow count the conflicts of shared-memory banks; off at first, since it takes time. */
   countBanks(enabled: boolean): void
@@ -406,6 +406,12 @@ export interface NativeEmulation {
   /** Bytes that can be allocated on an emulated device in all. */
   setDeviceMemory(device: number, bytes: number): void
   setCapability(device: number, major: number, minor: number): void
+  /** The most shared memory that a block on it can ask for. */
+  setSharedMemory(device: number, bytes: number): void
+  /** Whether launches are written down and not run, so that sizes that would take hours can be looked at. */
+  recordLaunches(enabled: boolean): void
+  /** What was written down since the last call, in order. */
+  takeLaunches(): { kernel: string; blocks: number; threads: number; sharedBytes: number }[]
   /** What a device of hardware does that fails: every call ends in the same error from now on. */
   loseDevice(device: number): void
   /** What is missing from now on: the driver, all devices, or nothing. */

@@ -26,16 +26,25 @@ async function withoutConflicts(t: ExecutionContext, work: () => Promise<unknown
 }
 
 for (const dtype of ['bf16', 'f32'] as const) {
-  run(`matmul ${dtype}: no access to shared memory meets a bank twice, in any transpose`, async (t) => {
-    const [rows, inputs, outputs] = [70, 64, 72]
-    const x = elements(normal(1, rows * inputs), dtype)
-    const dy = elements(normal(2, rows * outputs), dtype)
-    const weight = normal(3, outputs * inputs)
-    await withoutConflicts(t, async () => {
-      await kernels.matmul({ x, weight, inputs })
-      await kernels.matmulBackward({ dy, x, weight, inputs })
-    })
-  })
+  run(
+    `matmul ${dtype}: no access to shared memory meets a bank twice, in any transpose and cut`,
+    async (t) => {
+      const [rows, inputs, outputs] = [70, 264, 136]
+      const x = elements(normal(1, rows * inputs), dtype)
+      const dy = elements(normal(2, rows * outputs), dtype)
+      const weight = normal(3, outputs * inputs)
+      const { emulation } = loadEmulated()
+      await withoutConflicts(t, async () => {
+        // Tiles of 128, 64, 32 and 16.
+        for (const multiprocessors of [1, 4, 15, 132]) {
+          emulation.setMultiprocessors(multiprocessors)
+          await kernels.matmul({ x, weight, inputs })
+          await kernels.matmulBackward({ dy, x, weight, inputs })
+        }
+        emulation.setMultiprocessors(0)
+      })
+    },
+  )
 
   for (const headDim of [64, 128, 256]) {
     run(

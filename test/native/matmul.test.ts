@@ -136,17 +136,38 @@ for (const { name, kernels, test } of devices) {
 }
 
 if (hasEmulated) {
-  test.serial('matmul: on the emulated CUDA device every schedule gives the same bits', async (t) => {
-    const [rows, inputs, outputs] = [70, 72, 40]
-    const x = elements(normal(1, rows * inputs), 'bf16')
-    const weight = normal(3, outputs * inputs)
-    const { y } = await emulated.kernels.matmul({ x, weight, inputs })
-    for (const seed of [1, 2, 3]) {
-      loadEmulated().emulation.setSeed(seed)
-      t.deepEqual((await emulated.kernels.matmul({ x, weight, inputs })).y, y)
-    }
-    loadEmulated().emulation.setSeed(0)
-  })
+  const { emulation } = loadEmulated()
+  for (const dtype of reference.dtypes) {
+    test.serial(
+      `emulated CUDA: matmul ${dtype}: every cut into tiles and every schedule gives the same bits, in all transposes`,
+      async (t) => {
+        // 1 multiprocessor takes tiles of 128, 6 of 64, 15 of 32, 132 of 16; 9 slices of K are more than 8 warps.
+        for (const [rows, outputs, inputs] of [
+          [130, 136, 300],
+          [70, 136, 72],
+          [33, 20, 1100],
+        ] as const) {
+          const x = elements(normal(1, rows * inputs), dtype)
+          const dy = elements(normal(2, rows * outputs), dtype)
+          const weight = normal(3, outputs * inputs)
+          const bias = normal(4, outputs)
+          const run = async (seed: number, multiprocessors: number) => {
+            emulation.setSeed(seed)
+            emulation.setMultiprocessors(multiprocessors)
+            const { y } = await emulated.kernels.matmul({ x, weight, inputs, bias })
+            const { dx, dweight } = await emulated.kernels.matmulBackward({ dy, x, weight, inputs })
+            return [y, dx, dweight].map(reference.bytes)
+          }
+          const expected = await run(0, 132)
+          for (const [i, multiprocessors] of [1, 6, 15, 132].entries()) {
+            t.deepEqual(await run(i + 1, multiprocessors), expected, `${multiprocessors} multiprocessors`)
+          }
+        }
+        emulation.setSeed(0)
+        emulation.setMultiprocessors(0)
+      },
+    )
+  }
 }
 
 const onX86 = process.arch === 'x64' ? test : test.skip

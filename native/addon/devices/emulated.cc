@@ -8,6 +8,7 @@
 #include "engine/buffer.h"
 #include "ops/cuda/cuda_ops.h"
 #include "ops/cuda/emulation/block.h"
+#include "ops/cuda/emulation/launches.h"
 #include "ops/cuda/emulation/provoke.h"
 #include "ops/cuda/emulation/runtime.h"
 
@@ -62,6 +63,30 @@ Napi::Value set_capability(const Napi::CallbackInfo& info) {
   cuda::emulation::set_capability(device_of(info), info[1].As<Napi::Number>().Int32Value(),
                                   info[2].As<Napi::Number>().Int32Value());
   return info.Env().Undefined();
+}
+
+Napi::Value set_shared_memory(const Napi::CallbackInfo& info) {
+  cuda::emulation::set_shared_memory(device_of(info), info[1].As<Napi::Number>().Int64Value());
+  return info.Env().Undefined();
+}
+
+Napi::Value record_launches(const Napi::CallbackInfo& info) {
+  cuda::emulation::record_launches(info[0].As<Napi::Boolean>().Value());
+  return info.Env().Undefined();
+}
+
+Napi::Value take_launches(const Napi::CallbackInfo& info) {
+  const auto launches = cuda::emulation::take_launches();
+  Napi::Array result = Napi::Array::New(info.Env(), launches.size());
+  for (size_t i = 0; i < launches.size(); ++i) {
+    Napi::Object entry = Napi::Object::New(info.Env());
+    entry.Set("kernel", launches[i].kernel);
+    entry.Set("blocks", Napi::Number::New(info.Env(), double(launches[i].grid.x) * launches[i].grid.y));
+    entry.Set("threads", Napi::Number::New(info.Env(), launches[i].threads));
+    entry.Set("sharedBytes", Napi::Number::New(info.Env(), static_cast<double>(launches[i].shared_bytes)));
+    result.Set(static_cast<uint32_t>(i), entry);
+  }
+  return result;
 }
 
 Napi::Value take_traffic(const Napi::CallbackInfo& info) {
@@ -179,6 +204,9 @@ void init_devices(Napi::Env env, Napi::Object exports) {
   emulation.Set("takeBankTotals", Napi::Function::New(env, take_bank_totals));
   emulation.Set("setDeviceMemory", Napi::Function::New(env, set_device_memory));
   emulation.Set("setCapability", Napi::Function::New(env, set_capability));
+  emulation.Set("setSharedMemory", Napi::Function::New(env, set_shared_memory));
+  emulation.Set("recordLaunches", Napi::Function::New(env, record_launches));
+  emulation.Set("takeLaunches", Napi::Function::New(env, take_launches));
   emulation.Set("loseDevice", Napi::Function::New(env, lose_device));
   emulation.Set("hideDevices", Napi::Function::New(env, hide_devices));
   emulation.Set("takeTraffic", Napi::Function::New(env, take_traffic));

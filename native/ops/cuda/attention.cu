@@ -15,7 +15,7 @@ struct Memory {
   static constexpr int kStages = sizeof(T) == 2 && Width <= 128 ? 2 : 1;
   Shared<T, kWarpPairs * Warps * Width> query;
   Shared<T, kStages * kPage * Width> keys, values;
-  typename Weights<T, kPage>::Memory weights;
+  [[no_unique_address]] typename Weights<T, kPage>::Memory weights;
 };
 
 // What a row has of the pages so far.
@@ -301,7 +301,7 @@ Status launch_tiles(const AttentionLaunch& a, int64_t tiles, Stream stream) {
   const LaunchShape shape{{static_cast<unsigned>(tiles), static_cast<unsigned>(a.shape.kv_heads)},
                           32 * Warps,
                           sizeof(Memory<T, Width, Warps>)};
-  return launch(attend<T, Width, Exact, Warps>, shape, stream, a);
+  return launch<attend<T, Width, Exact, Warps>>(shape, stream, a);
 }
 
 template <int Warps>
@@ -333,7 +333,7 @@ Status merge_tiles(const AttentionLaunch& a, int64_t tiles, Stream stream) {
   const LaunchShape shape{{static_cast<unsigned>(tiles), static_cast<unsigned>(a.shape.kv_heads)},
                           kMergeThreads};
   return with_type(a.shape.type,
-                   [&](auto type) { return launch(merge_pages<decltype(type)>, shape, stream, a); });
+                   [&](auto type) { return launch<merge_pages<decltype(type)>>(shape, stream, a); });
 }
 
 }  // namespace ssrl::cuda

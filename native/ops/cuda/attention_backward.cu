@@ -1,6 +1,7 @@
-// Gradient of attention in three launches, without atomics: dout · out for every row; dQ by tiles of queries,
+// Gradient of attention without atomics: dout · out for every row; dQ by tiles of queries,
 // which walk the pages as the forward pass did; dK and dV by tiles of keys, which walk all queries that see
-// them, those of sequences that share the keys included. Each rebuilds the weights P from the saved
+// them, those of sequences that share the keys included, and whose sums a fourth launch adds up where a walk
+// was shared out among blocks. Each rebuilds the weights P from the saved
 // log-sum-exp, and each sum has one owner and one order (Dao et al., FlashAttention, 2022, algorithm 4):
 //   dV = Pᵀ dO,  dP = dO Vᵀ,  dS = P (dP - rowsum(dO O)),  dQ = scale dS K,  dK = scale dSᵀ Q.
 // Tiles of keys compute the transposed products, so that the weights of a warp's keys are fragments in its
@@ -20,7 +21,7 @@ struct Cut {
   static constexpr int kQueryWarps = kSmall ? 4 : 2;
   static constexpr int kKeyWarps = sizeof(T) == 2 || kSmall ? 4 : 2;
   static constexpr int kKeys = sizeof(T) == 2 || kSmall ? kPage : kPage / 2;  // at a time, for a query
-  static constexpr int kPairs = 32;                                           // at a time, for a key
+  static constexpr int kPairs = kStepPairs;
   // Columns of the result that a block sums up.
   static constexpr int kSlice = kSmall ? Width : 128;
   static constexpr int kKeySlice = kSmall ? Width : (sizeof(T) == 2 ? 128 : 64);
@@ -93,7 +94,7 @@ struct QueryMemory {
   using C = Cut<T, Width>;
   Shared<T, kWarpPairs * C::kQueryWarps * Width> query, dout;
   Shared<T, C::kStages * C::kKeys * Width> keys, values;
-  typename Weights<T, C::kKeys>::Memory weights;
+  [[no_unique_address]] typename Weights<T, C::kKeys>::Memory weights;
 };
 
 template <typename T, int Width, bool Exact>
@@ -226,7 +227,7 @@ struct KeyMemory {
   Shared<T, kWarpPairs * C::kKeyWarps * Width> keys, values;
   Shared<T, C::kStages * C::kPairs * Width> query, dout;
   Shared<float, C::kStages * C::kPairs> bias, delta;
-  typename Weights<T, C::kPairs>::Memory weights;
+  [[no_unique_address]] typename Weights<T, C::kPairs>::Memory weights;
 };
 
 // Which pairs come next: `count` of those of a segment from `first` on.
@@ -366,12 +367,13 @@ __global__ void __launch_bounds__(32 * Cut<T, Width>::kKeyWarps, 2) key_gradient
   Cursor cursor{};
   work.fetch_keys();
   bool more = work.enter(cursor);
+  cursor.first = tile.first_pair;
   if (more) work.fetch_pairs(cursor);
   wait<0>();
   sync_threads();
-  while (more) {
+  for (int step = 1; more; ++step) {
     Cursor next = cursor;
-    more = work.advance(next);
+    more = step < tile.steps && work.advance(next);
     if (C::kStages == 2 && more) work.fetch_pairs(next);
     if (warp_index() * kWarpPairs < tile.keys) work.take_pairs(cursor);
     if (!more) break;
@@ -383,17 +385,52 @@ __global__ void __launch_bounds__(32 * Cut<T, Width>::kKeyWarps, 2) key_gradient
     sync_threads();
     cursor = next;
   }
+  const auto key_of = [&](int half) { return warp_index() * kWarpPairs + lane_index() / 4 + 8 * half; };
+  const int first = work.slice * C::kKeySlice;
+  if (tile.record >= 0) {
+    const auto part_of = [&](int which, int half) -> float* {
+      if (key_of(half) >= tile.keys) return nullptr;
+      const int64_t record = work.place.kv_head * a.records + tile.record;
+      return a.parts + ((2 * record + which) * kPage + key_of(half)) * work.place.depth.columns();
+    };
+    store_slice<float, C::kKeySlice>(work.dk, first, 1.0f, work.place.depth,
+                                     [&](int half) { return part_of(0, half); });
+    store_slice<float, C::kKeySlice>(work.dv, first, 1.0f, work.place.depth,
+                                     [&](int half) { return part_of(1, half); });
+    return;
+  }
   const auto row_of = [&](void* to, int half) -> T* {
-    const int key = warp_index() * kWarpPairs + lane_index() / 4 + 8 * half;
+    const int key = key_of(half);
     if (key >= tile.keys) return nullptr;
     return static_cast<T*>(to) + (tile.row + key) * a.shape.kv_stride +
            static_cast<int64_t>(work.place.kv_head) * work.place.depth.columns();
   };
-  const int first = work.slice * C::kKeySlice;
   store_slice<T, C::kKeySlice>(work.dk, first, a.shape.scale, work.place.depth,
                                [&](int half) { return row_of(a.dk, half); });
   store_slice<T, C::kKeySlice>(work.dv, first, 1.0f, work.place.depth,
                                [&](int half) { return row_of(a.dv, half); });
+}
+
+constexpr int kMergeThreads = 128;
+
+// The sums of a tile's runs, in their order: a thread takes an element of dk and of dv.
+template <typename T>
+__global__ void __launch_bounds__(kMergeThreads) add_runs(BackwardLaunch a) {
+  const KeyMerge merge = a.merges[block_x()];
+  const int width = a.shape.head_dim, kv_head = static_cast<int>(block_y());
+  const int64_t record = kv_head * a.records + merge.record, part = int64_t{2} * kPage * width;
+  for (int i = thread_index(); i < merge.keys * width; i += kMergeThreads) {
+    const float* from = a.parts + record * part + i;
+    float dk = 0, dv = 0;
+    for (int run = 0; run < merge.runs; ++run, from += part) {
+      dk += from[0];
+      dv += from[static_cast<int64_t>(kPage) * width];
+    }
+    const int64_t to =
+        (merge.row + i / width) * a.shape.kv_stride + static_cast<int64_t>(kv_head) * width + i % width;
+    static_cast<T*>(a.dk)[to] = from_float<T>(dk * a.shape.scale);
+    static_cast<T*>(a.dv)[to] = from_float<T>(dv);
+  }
 }
 
 template <typename T, int Width, bool Exact>
@@ -433,7 +470,7 @@ Status sum_deltas(const BackwardLaunch& a, Stream stream) {
   const int64_t items = a.rows * a.shape.heads;
   if (items == 0) return {};
   return with_type(a.shape.type, [&](auto type) {
-    return launch(dot_rows<decltype(type)>, {{static_cast<unsigned>(pieces_of(items, 4))}, 128}, stream, a);
+    return launch<dot_rows<decltype(type)>>({{static_cast<unsigned>(pieces_of(items, 4))}, 128}, stream, a);
   });
 }
 
@@ -444,7 +481,7 @@ Status differentiate_queries(const BackwardLaunch& a, int64_t tiles, Stream stre
     using C = typename I::C;
     const LaunchShape shape = shape_of(tiles, a.shape.kv_heads * C::kSlices, 32 * C::kQueryWarps,
                                        sizeof(QueryMemory<typename I::Type, I::kWidth>));
-    return launch(query_gradients<typename I::Type, I::kWidth, I::kExact>, shape, stream, a);
+    return launch<query_gradients<typename I::Type, I::kWidth, I::kExact>>(shape, stream, a);
   });
 }
 
@@ -455,7 +492,14 @@ Status differentiate_keys(const BackwardLaunch& a, int64_t tiles, Stream stream)
     using C = typename I::C;
     const LaunchShape shape = shape_of(tiles, a.shape.kv_heads * (I::kWidth / C::kKeySlice),
                                        32 * C::kKeyWarps, sizeof(KeyMemory<typename I::Type, I::kWidth>));
-    return launch(key_gradients<typename I::Type, I::kWidth, I::kExact>, shape, stream, a);
+    return launch<key_gradients<typename I::Type, I::kWidth, I::kExact>>(shape, stream, a);
+  });
+}
+
+Status merge_runs(const BackwardLaunch& a, int64_t merges, Stream stream) {
+  if (merges == 0) return {};
+  return with_type(a.shape.type, [&](auto type) {
+    return launch<add_runs<decltype(type)>>(shape_of(merges, a.shape.kv_heads, kMergeThreads, 0), stream, a);
   });
 }
 

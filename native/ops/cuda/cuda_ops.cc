@@ -82,7 +82,7 @@ class CudaOps final : public ops::Ops {
     return run([&](Stream stream) {
       return multiply(
           {x, w.data, w.compute(), y, y_type, bias, rows, w.outputs(), w.inputs(), false, false, accumulate},
-          stream);
+          multiprocessors(), stream);
     });
   }
   Status linear_backward_input(ops::PackedWeight& weight, const void* dy, int64_t rows, void* dx,
@@ -91,14 +91,14 @@ class CudaOps final : public ops::Ops {
     return run([&](Stream stream) {
       return multiply(
           {dy, w.data, w.compute(), dx, dx_type, nullptr, rows, w.inputs(), w.outputs(), false, true, false},
-          stream);
+          multiprocessors(), stream);
     });
   }
   Status linear_backward_weight(const void* dy, const void* x, DType type, int64_t rows, int64_t outputs,
                                 int64_t inputs, float* dweight, float* dbias) override {
     SSRL_RETURN_IF_ERROR(run([&](Stream stream) {
       return multiply({dy, x, type, dweight, DType::kF32, nullptr, outputs, inputs, rows, true, true, true},
-                      stream);
+                      multiprocessors(), stream);
     }));
     return dbias == nullptr
                ? Status()
@@ -213,10 +213,11 @@ class CudaOps final : public ops::Ops {
   }
 
  private:
-  AttentionDevice attention_device() {
+  int multiprocessors() const {
     const int set = set_multiprocessors_count;
-    return {*this, *context_, attention_scratch_, set > 0 ? set : context_->multiprocessors()};
+    return set > 0 ? set : context_->multiprocessors();
   }
+  AttentionDevice attention_device() { return {*this, *context_, attention_scratch_, multiprocessors()}; }
   // Launches, after what was staged for it.
   template <typename Family>
   Status run(const Family& family) {

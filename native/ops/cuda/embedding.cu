@@ -83,7 +83,7 @@ Status embedding(const Embedding& a, DType from, DType compute, Stream stream) {
   if (items == 0) return {};
   return with_type(from, [&](auto source) {
     return with_type(compute, [&](auto type) {
-      return launch(take_rows<decltype(source), decltype(type)>, grid_for(items, kThreads), stream, a, items);
+      return launch<take_rows<decltype(source), decltype(type)>>(grid_for(items, kThreads), stream, a, items);
     });
   });
 }
@@ -93,13 +93,13 @@ Status embedding_backward(const EmbeddingBackward& a, Stream stream) {
   const LaunchShape shape{{static_cast<unsigned>(pieces_of(a.tokens, kWarps)),
                            static_cast<unsigned>(pieces_of(a.width, kColumns))},
                           kThreads};
-  return launch(add_rows, shape, stream, a);
+  return launch<add_rows>(shape, stream, a);
 }
 
 Status copy_rows(const CopyRows& a, Stream stream) {
   const int64_t items = a.rows * pieces_of(a.bytes, 16);
   if (items == 0) return {};
-  return launch(copy_pieces, grid_for(items, kThreads), stream, a, items);
+  return launch<copy_pieces>(grid_for(items, kThreads), stream, a, items);
 }
 
 Status convert(const Convert& a, DType from, DType to, Stream stream) {
@@ -107,8 +107,8 @@ Status convert(const Convert& a, DType from, DType to, Stream stream) {
   if (items == 0) return {};
   return with_type(from, [&](auto source) {
     return with_type(to, [&](auto target) {
-      return launch(convert_pieces<decltype(source), decltype(target)>, grid_for(items, kThreads), stream, a,
-                    items);
+      return launch<convert_pieces<decltype(source), decltype(target)>>(grid_for(items, kThreads), stream, a,
+                                                                        items);
     });
   });
 }

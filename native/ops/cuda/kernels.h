@@ -9,10 +9,15 @@
 
 namespace ssrl::cuda {
 
+// ---- column_sums.cu
+
+// out[width] += the column sums of x [rows, width], in an order that depends on `rows` only.
+Status add_column_sums(const void* x, DType type, int64_t rows, int64_t width, float* out, Stream stream);
+
 // ---- norm.cu
 
 // Rows of RmsNormBackward::scratch.
-constexpr int kNormParts = 512;
+constexpr int kNormParts = 1056;  // two blocks of four for each of 132 multiprocessors
 Status rms_norm(const ops::RmsNorm& a, Stream stream);
 Status rms_norm_backward(const ops::RmsNormBackward& a, Stream stream);
 

@@ -58,26 +58,28 @@ __global__ void __launch_bounds__(kCopyThreads)
 }  // namespace
 
 int64_t vocabulary_chunk(const ops::PackedWeight& weight) {
-  constexpr int64_t kBudget = int64_t{64} << 20;  // bytes of f32 logits
+  // A chunk reads the weight twice and its f32 gradient, and writes that: 12 bytes an element for 6
+  // operations a row, so that fewer than 600 rows would leave an H100's tensor cores waiting for memory.
+  constexpr int64_t kBudget = int64_t{256} << 20, kMostRows = 1024;  // bytes of f32 logits
   const int64_t rows = kBudget / (weight.outputs() * 4) / ops::kRowTile * ops::kRowTile;
-  return rows < ops::kRowTile ? ops::kRowTile : rows > 512 ? 512 : rows;
+  return rows < ops::kRowTile ? ops::kRowTile : rows > kMostRows ? kMostRows : rows;
 }
 
 Status log_prob_rows(const LogProbRows& a, Stream stream) {
   if (a.rows == 0) return {};
-  return launch(score_rows, {{static_cast<unsigned>(a.rows)}, kThreads, sizeof(BlockMemory)}, stream, a);
+  return launch<score_rows>({{static_cast<unsigned>(a.rows)}, kThreads, sizeof(BlockMemory)}, stream, a);
 }
 
 Status loss_rows(const LossRows& a, DType compute, Stream stream) {
   const LaunchShape shape{{static_cast<unsigned>(a.count)}, kThreads, sizeof(BlockMemory)};
   return with_type(compute,
-                   [&](auto type) { return launch(differentiate_rows<decltype(type)>, shape, stream, a); });
+                   [&](auto type) { return launch<differentiate_rows<decltype(type)>>(shape, stream, a); });
 }
 
 Status put_rows(const float* from, const int64_t* rows, int64_t count, int64_t width, float* to,
                 Stream stream) {
   const int64_t items = count * pieces_of(width, 8);
-  return launch(put_pieces, grid_for(items, kCopyThreads), stream, from, rows, count, width, to);
+  return launch<put_pieces>(grid_for(items, kCopyThreads), stream, from, rows, count, width, to);
 }
 
 }  // namespace ssrl::cuda

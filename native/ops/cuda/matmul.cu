@@ -1,239 +1,211 @@
-// Matrix products in the three transposes that a layer needs: tiles of 64 x 64, K in steps of 32 through two
-// buffers that are filled by asynchronous copies, bf16 on the tensor cores with f32 sums. An element is
-// summed over K in one order and by one warp, so that a row's bits depend on nothing but the row. Tiles lie
-// in shared memory with their pieces of 16 bytes exchanged, so that neither ldmatrix nor the copies meet in a
-// bank.
-#include "ops/cuda/matmul.h"
+// Matrix products in the three transposes that a layer needs, in bf16 on the tensor cores. An element is the
+// sum of its slices of K in order, each summed from zero by steps of 16, so that a row's bits depend on
+// nothing but the row, and a product may be cut to the card in two ways: tiles whose warps walk all of K, for
+// grids that fill it, and small tiles whose warps take a slice each, for few rows.
+#include <algorithm>
+
+#include "ops/cuda/matmul_tile.h"
 
 namespace ssrl::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kTile = 64, kDepth = 32;
+// Buffers in a ring: those ahead arrive by asynchronous copies while one is multiplied.
+constexpr int kStages = 3;
 
-struct Tiles {
-  Shared<Bf16, 2 * kTile * kDepth> a, b;  // two buffers each
+template <int Rows, int Columns, int WarpsDown, int WarpsAcross>
+struct TileCut {
+  static constexpr int kRows = Rows, kColumns = Columns, kAcross = WarpsAcross;
+  static constexpr int kThreads = 32 * WarpsDown * WarpsAcross;
+  static constexpr int kWarpRows = Rows / WarpsDown, kWarpColumns = Columns / WarpsAcross;
+  struct Memory {
+    Shared<Bf16, kStages * Rows * kDepth> a;
+    Shared<Bf16, kStages * Columns * kDepth> b;
+  };
 };
+using Large = TileCut<128, 128, 2, 4>;
+using Medium = TileCut<64, 64, 2, 2>;
 
-// Where in a buffer the piece of 8 elements lies that begins at (line, 8 * piece). Lines are rows of the
-// tile, 32 along K; or, Transposed, steps of K, 64 along the rows.
-template <bool Transposed>
-__device__ __forceinline__ int place_of(int line, int piece) {
-  return Transposed ? line * kTile + 8 * (piece ^ (line & 7)) : line * kDepth + 8 * (piece ^ (line >> 1 & 3));
-}
-
-// What a copy of 16 bytes can't take: rows that are not aligned.
-__device__ Words gather_words(const Bf16* from, int64_t left) {
-  Words words{};
-  for (int i = 0; i < 8; ++i) {
-    if (i < left) words.word[i / 2] |= static_cast<uint32_t>(from[i].bits) << (16 * (i % 2));
-  }
-  return words;
-}
-
-struct Operand {
-  const Bf16* data;
-  int64_t lines, width;  // the matrix as it is stored
-};
-
-// Lines first_line .. and columns first_column .. of the operand; zeros past its ends.
-template <bool Transposed>
-__device__ __forceinline__ void fill(Shared<Bf16, 2 * kTile * kDepth>& tile, int buffer, const Operand& from,
-                                     int64_t first_line, int64_t first_column) {
-  constexpr int kPieces = (Transposed ? kTile : kDepth) / 8;
-  const bool aligned = from.width % 8 == 0 && aligned16(from.data);
-  for (int item = thread_index(); item < kTile * kDepth / 8; item += kThreads) {
-    const int64_t line = first_line + item / kPieces, column = first_column + item % kPieces * 8;
-    const int to = buffer * kTile * kDepth + place_of<Transposed>(item / kPieces, item % kPieces);
-    const bool inside = line < from.lines && column < from.width;
-    const Bf16* source = inside ? from.data + line * from.width + column : from.data;
-    if (aligned) {
-      cp_async(tile, to, source, inside);
-    } else {
-      tile.store_words(to, gather_words(source, inside ? from.width - column : 0));
+template <typename Cut, bool TransposedA, bool TransposedB>
+__global__ void __launch_bounds__(Cut::kThreads) multiply_tiles(Gemm g) {
+  constexpr int kRows = Cut::kRows, kColumns = Cut::kColumns;
+  constexpr int kDown = Cut::kWarpRows / 16, kAcross = Cut::kWarpColumns / 8;
+  auto& memory = shared_memory<typename Cut::Memory>();
+  const int64_t row = static_cast<int64_t>(block_x()) * kRows,
+                column = static_cast<int64_t>(block_y()) * kColumns;
+  const Operand a = operand_of<TransposedA>(g.a, g.rows, g.depth),
+                b = operand_of<TransposedB>(g.b, g.columns, g.depth);
+  const auto fill = [&](int stage, int64_t k) {
+    if (k < g.depth) {
+      const int thread = thread_index();
+      fill_tile<TransposedA, kRows, Cut::kThreads>(memory.a, stage * kRows * kDepth, a, row, k, thread);
+      fill_tile<TransposedB, kColumns, Cut::kThreads>(memory.b, stage * kColumns * kDepth, b, column, k,
+                                                      thread);
     }
-  }
-}
-
-// The fragment [16, 16] of a at (row, k).
-template <bool Transposed>
-__device__ __forceinline__ Matrices load_a(const Shared<Bf16, 2 * kTile * kDepth>& tile, int buffer, int row,
-                                           int k) {
-  const int lane = lane_index(), matrix = lane / 8;
-  const int at_row = row + (matrix & 1) * 8, at_k = k + (matrix >> 1) * 8;
-  const int place =
-      Transposed ? place_of<true>(at_k + lane % 8, at_row / 8) : place_of<false>(at_row + lane % 8, at_k / 8);
-  return ldmatrix<Transposed>(tile, buffer * kTile * kDepth + place);
-}
-
-// The fragments [16, 8] of b at (k, column) and (k, column + 8).
-template <bool Transposed>
-__device__ __forceinline__ Matrices load_b(const Shared<Bf16, 2 * kTile * kDepth>& tile, int buffer,
-                                           int column, int k) {
-  const int lane = lane_index(), matrix = lane / 8;
-  const int at_column = column + (matrix >> 1) * 8, at_k = k + (matrix & 1) * 8;
-  const int place = Transposed ? place_of<true>(at_k + lane % 8, at_column / 8)
-                               : place_of<false>(at_column + lane % 8, at_k / 8);
-  return ldmatrix<Transposed>(tile, buffer * kTile * kDepth + place);
-}
-
-__device__ __forceinline__ void store_product(const Gemm& g, int64_t row, int64_t column, float value) {
-  if (row >= g.rows || column >= g.columns) return;
-  if (g.bias != nullptr) value += g.bias[column];
-  const int64_t at = row * g.columns + column;
-  if (g.c_type == DType::kF32) {
-    float* c = static_cast<float*>(g.c) + at;
-    *c = g.accumulate ? *c + value : value;
-  } else {
-    static_cast<Bf16*>(g.c)[at] = from_float<Bf16>(value);
-  }
-}
-
-// Four warps, each with 32 x 32 of the tile.
-template <bool TransposedA, bool TransposedB>
-__global__ void __launch_bounds__(kThreads) multiply_bf16(Gemm g) {
-  Tiles& tiles = shared_memory<Tiles>();
-  const int64_t row = static_cast<int64_t>(block_x()) * kTile,
-                column = static_cast<int64_t>(block_y()) * kTile;
-  const Operand a{static_cast<const Bf16*>(g.a), TransposedA ? g.depth : g.rows,
-                  TransposedA ? g.rows : g.depth};
-  const Operand b{static_cast<const Bf16*>(g.b), TransposedB ? g.depth : g.columns,
-                  TransposedB ? g.columns : g.depth};
-  const auto fill_both = [&](int buffer, int64_t k) {
-    fill<TransposedA>(tiles.a, buffer, a, TransposedA ? k : row, TransposedA ? row : k);
-    fill<TransposedB>(tiles.b, buffer, b, TransposedB ? k : column, TransposedB ? column : k);
     commit();
   };
-  const int warp_row = warp_index() / 2 * 32, warp_column = warp_index() % 2 * 32;
-  Accumulator sums[2][4] = {};
-  fill_both(0, 0);
-  int buffer = 0;
-  for (int64_t k = 0; k < g.depth; k += kDepth, buffer ^= 1) {
-    if (k + kDepth < g.depth) {
-      fill_both(buffer ^ 1, k + kDepth);
-      wait<1>();
-    } else {
-      wait<0>();
-    }
+  const int warp_row = warp_index() / Cut::kAcross * Cut::kWarpRows,
+            warp_column = warp_index() % Cut::kAcross * Cut::kWarpColumns;
+  Accumulator totals[kDown][kAcross] = {}, sums[kDown][kAcross] = {};
+#pragma unroll
+  for (int stage = 0; stage < kStages - 1; ++stage) fill(stage, stage * kDepth);
+  int stage = 0;
+  for (int64_t k = 0; k < g.depth; k += kDepth) {
+    wait<kStages - 2>();
+    // All have left the buffer that comes next in the ring.
     sync_threads();
+    fill((stage + kStages - 1) % kStages, k + (kStages - 1) * kDepth);
+    multiply_step<TransposedA, TransposedB, kRows, kColumns>(
+        sums, memory.a, stage * kRows * kDepth, warp_row, memory.b, stage * kColumns * kDepth, warp_column);
+    stage = (stage + 1) % kStages;
+    if ((k + kDepth) % kSlice != 0 && k + kDepth < g.depth) continue;
 #pragma unroll
-    for (int step = 0; step < kDepth; step += 16) {
-      Matrices left[2], right[2];
+    for (int i = 0; i < kDown; ++i) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        left[i] = load_a<TransposedA>(tiles.a, buffer, warp_row + 16 * i, step);
-        right[i] = load_b<TransposedB>(tiles.b, buffer, warp_column + 16 * i, step);
-      }
+      for (int j = 0; j < kAcross; ++j) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const uint32_t pair[2] = {right[j / 2].part[j % 2 * 2], right[j / 2].part[j % 2 * 2 + 1]};
-          mma(&sums[i][j], left[i].part, pair);
-        }
+        for (int e = 0; e < 4; ++e) totals[i][j].value[e] += sums[i][j].value[e];
+        sums[i][j] = {};
       }
     }
-    sync_threads();
   }
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < kDown; ++i) {
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        store_product(g, row + warp_row + 16 * i + lane_index() / 4 + 8 * (e / 2),
-                      column + warp_column + 8 * j + lane_index() % 4 * 2 + e % 2, sums[i][j].value[e]);
-      }
+    for (int j = 0; j < kAcross; ++j) {
+      const int64_t to_row = row + warp_row + 16 * i + lane_index() / 4,
+                    to_column = column + warp_column + 8 * j + lane_index() % 4 * 2;
+      const float(&values)[4] = totals[i][j].value;
+      store_products(g, to_row, to_column, values[0], values[1]);
+      store_products(g, to_row + 8, to_column, values[2], values[3]);
     }
   }
 }
 
-// ---- f32, without tensor cores: the oracle's precision, for tests and for f32 models
+// ---- few rows: every warp of a block takes the same tile, and a slice of its own
 
-constexpr int kSide = 32, kPerThread = kSide * kSide / kThreads;
+// The smallest tiles are for grids that do not fill the card, where only more warps are left to hide latency;
+// of larger ones two blocks fit a multiprocessor.
+template <int Side>
+constexpr int kMostWarps = Side == 16 ? 8 : 4;
 
-struct FloatTiles {
-  Shared<float, kSide*(kSide + 1)> a, b;  // [k, row or column]; the odd stride keeps columns in other banks
+template <int Side>
+struct SliceMemory {
+  Shared<Bf16, kMostWarps<Side> * kStages * Side * kDepth> a, b;
+  Shared<float, kMostWarps<Side> * Side * Side> parts;  // of each warp, as its fragments lie
 };
 
-template <bool Transposed>
-__device__ __forceinline__ float element(const void* data, int64_t line, int64_t k, int64_t lines,
-                                         int64_t depth) {
-  if (line >= lines || k >= depth) return 0.0f;
-  return static_cast<const float*>(data)[Transposed ? k * lines + line : line * depth + k];
-}
-
-template <bool TransposedA, bool TransposedB>
-__global__ void __launch_bounds__(kThreads, 4) multiply_f32(Gemm g) {
-  FloatTiles& tiles = shared_memory<FloatTiles>();
-  const int64_t row = static_cast<int64_t>(block_x()) * kSide,
-                column = static_cast<int64_t>(block_y()) * kSide;
-  float sums[kPerThread] = {};
-  for (int64_t k = 0; k < g.depth; k += kSide) {
-    for (int item = thread_index(); item < kSide * kSide; item += kThreads) {
-      // Neighbouring threads read neighbouring addresses, whichever way the operand is stored.
-      const int line = item / kSide, along = item % kSide;
-      const int a_line = TransposedA ? along : line, a_k = TransposedA ? line : along;
-      const int b_line = TransposedB ? along : line, b_k = TransposedB ? line : along;
-      tiles.a.store(a_k * (kSide + 1) + a_line,
-                    element<TransposedA>(g.a, row + a_line, k + a_k, g.rows, g.depth));
-      tiles.b.store(b_k * (kSide + 1) + b_line,
-                    element<TransposedB>(g.b, column + b_line, k + b_k, g.columns, g.depth));
+template <int Side, bool TransposedA, bool TransposedB>
+__global__ void __launch_bounds__(32 * kMostWarps<Side>) multiply_slices(Gemm g) {
+  constexpr int kDown = Side / 16, kAcross = Side / 8, kSteps = kSlice / kDepth;
+  // Pairs of neighbours of the tile, and how many each thread of the smallest block adds up.
+  constexpr int kPairs = Side * Side / 2, kMostOwn = kPairs / 32;
+  auto& memory = shared_memory<SliceMemory<Side>>();
+  const int64_t row = static_cast<int64_t>(block_x()) * Side, column = static_cast<int64_t>(block_y()) * Side;
+  const Operand a = operand_of<TransposedA>(g.a, g.rows, g.depth),
+                b = operand_of<TransposedB>(g.b, g.columns, g.depth);
+  const int warp = warp_index(), warps = block_threads() / 32;
+  const auto rounds = static_cast<int>((g.depth + kSlice * warps - 1) / (kSlice * warps));
+  const auto k_of = [&](int step) {
+    return (static_cast<int64_t>(step / kSteps) * warps + warp) * kSlice + step % kSteps * kDepth;
+  };
+  const auto base_of = [&](int step) { return (warp * kStages + step % kStages) * Side * kDepth; };
+  const auto fill = [&](int step) {
+    if (step < rounds * kSteps && k_of(step) < g.depth) {
+      fill_tile<TransposedA, Side, 32>(memory.a, base_of(step), a, row, k_of(step), lane_index());
+      fill_tile<TransposedB, Side, 32>(memory.b, base_of(step), b, column, k_of(step), lane_index());
+    }
+    commit();
+  };
+  FloatPair totals[kMostOwn] = {};
+  Accumulator sums[kDown][kAcross] = {};
+#pragma unroll
+  for (int step = 0; step < kStages - 1; ++step) fill(step);
+  for (int step = 0; step < rounds * kSteps; ++step) {
+    wait<kStages - 2>();
+    sync_warp();
+    fill(step + kStages - 1);
+    if (k_of(step) < g.depth) {
+      multiply_step<TransposedA, TransposedB, Side, Side>(sums, memory.a, base_of(step), 0, memory.b,
+                                                          base_of(step), 0);
+    }
+    if ((step + 1) % kSteps != 0) continue;
+#pragma unroll
+    for (int i = 0; i < kDown; ++i) {
+#pragma unroll
+      for (int j = 0; j < kAcross; ++j) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const int at = ((warp * kDown + i) * kAcross + j) * 4 + e;
+          memory.parts.store(at * 32 + lane_index(), sums[i][j].value[e]);
+        }
+        sums[i][j] = {};
+      }
     }
     sync_threads();
-    for (int step = 0; step < kSide; ++step) {
-      const float right = tiles.b.load(step * (kSide + 1) + lane_index());
 #pragma unroll
-      for (int i = 0; i < kPerThread; ++i) {
-        const float left = tiles.a.load(step * (kSide + 1) + warp_index() * kPerThread + i);
-        sums[i] = fmaf(left, right, sums[i]);
+    for (int own = 0; own < kMostOwn; ++own) {
+      const int pair = own * block_threads() + thread_index(), half = pair / 32 * 2;
+      if (pair >= kPairs) continue;
+      for (int other = 0; other < warps; ++other) {
+        const int at = (other * kDown * kAcross * 4 + half) * 32 + pair % 32;
+        totals[own].first += memory.parts.load(at);
+        totals[own].second += memory.parts.load(at + 32);
       }
     }
     sync_threads();
   }
 #pragma unroll
-  for (int i = 0; i < kPerThread; ++i) {
-    store_product(g, row + warp_index() * kPerThread + i, column + lane_index(), sums[i]);
+  for (int own = 0; own < kMostOwn; ++own) {
+    const int pair = own * block_threads() + thread_index(), half = pair / 32, lane = pair % 32;
+    if (pair >= kPairs) continue;
+    const int fragment = half / 2;
+    store_products(g, row + fragment / kAcross * 16 + half % 2 * 8 + lane / 4,
+                   column + fragment % kAcross * 8 + lane % 4 * 2, totals[own].first, totals[own].second);
   }
 }
 
-// Column sums, rows in order.
-template <typename T>
-__global__ void __launch_bounds__(kThreads) add_columns(const T* x, int64_t rows, int64_t width, float* out) {
-  const int64_t column = grid_index();
-  if (column >= width) return;
-  float sum = 0;
-  for (int64_t row = 0; row < rows; ++row) sum += to_float(x[row * width + column]);
-  out[column] += sum;
+unsigned blocks_of(int64_t count, int side) {
+  return static_cast<unsigned>(pieces_of(count, side));
 }
 
-template <bool TransposedA, bool TransposedB>
-Status launch_product(const Gemm& g, Stream stream) {
-  const bool wide = g.type == DType::kF32;
-  const int64_t side = wide ? kSide : kTile;
+template <typename Cut, bool TransposedA, bool TransposedB>
+Status launch_tiles(const Gemm& g, Stream stream) {
+  const LaunchShape shape{{blocks_of(g.rows, Cut::kRows), blocks_of(g.columns, Cut::kColumns)},
+                          Cut::kThreads,
+                          sizeof(typename Cut::Memory)};
+  return launch<multiply_tiles<Cut, TransposedA, TransposedB>>(shape, stream, g);
+}
+
+template <int Side, bool TransposedA, bool TransposedB>
+Status launch_slices(const Gemm& g, Stream stream) {
+  const int64_t slices = pieces_of(g.depth, kSlice);
+  const int warps = static_cast<int>(std::clamp<int64_t>(slices, 1, kMostWarps<Side>));
   const LaunchShape shape{
-      {static_cast<unsigned>(pieces_of(g.rows, side)), static_cast<unsigned>(pieces_of(g.columns, side))},
-      kThreads,
-      wide ? sizeof(FloatTiles) : sizeof(Tiles)};
-  if (wide) return launch(multiply_f32<TransposedA, TransposedB>, shape, stream, g);
-  return launch(multiply_bf16<TransposedA, TransposedB>, shape, stream, g);
+      {blocks_of(g.rows, Side), blocks_of(g.columns, Side)}, 32 * warps, sizeof(SliceMemory<Side>)};
+  return launch<multiply_slices<Side, TransposedA, TransposedB>>(shape, stream, g);
+}
+
+// The largest tiles with which every multiprocessor has one; of tiles that fill one by themselves, two, so
+// that the last ones do not leave half of the card idle.
+template <bool TransposedA, bool TransposedB>
+Status launch_product(const Gemm& g, int multiprocessors, Stream stream) {
+  const auto tiles = [&](int side) { return pieces_of(g.rows, side) * pieces_of(g.columns, side); };
+  if (g.rows > 64 && tiles(128) >= 2 * multiprocessors)
+    return launch_tiles<Large, TransposedA, TransposedB>(g, stream);
+  if (g.rows > 32 && tiles(64) >= multiprocessors)
+    return launch_tiles<Medium, TransposedA, TransposedB>(g, stream);
+  if (tiles(32) >= multiprocessors) return launch_slices<32, TransposedA, TransposedB>(g, stream);
+  return launch_slices<16, TransposedA, TransposedB>(g, stream);
 }
 
 }  // namespace
 
-Status multiply(const Gemm& g, Stream stream) {
+Status multiply(const Gemm& g, int multiprocessors, Stream stream) {
   if (g.rows == 0 || g.columns == 0) return {};
-  if (g.transposed_a) return launch_product<true, true>(g, stream);
-  return g.transposed_b ? launch_product<false, true>(g, stream) : launch_product<false, false>(g, stream);
-}
-
-Status add_column_sums(const void* x, DType type, int64_t rows, int64_t width, float* out, Stream stream) {
-  if (rows == 0 || width == 0) return {};
-  const LaunchShape shape{{static_cast<unsigned>(pieces_of(width, kThreads))}, kThreads};
-  return with_type(type, [&](auto element) {
-    using T = decltype(element);
-    return launch(add_columns<T>, shape, stream, static_cast<const T*>(x), rows, width, out);
-  });
+  if (g.type == DType::kF32) return multiply_floats(g, stream);
+  if (g.transposed_a) return launch_product<true, true>(g, multiprocessors, stream);
+  return g.transposed_b ? launch_product<false, true>(g, multiprocessors, stream)
+                        : launch_product<false, false>(g, multiprocessors, stream);
 }
 
 }  // namespace ssrl::cuda

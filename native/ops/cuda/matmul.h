@@ -17,9 +17,8 @@ struct Gemm {
   bool transposed_a, transposed_b;
   bool accumulate;  // F32 c only
 };
-Status multiply(const Gemm& g, Stream stream);
-
-// out[width] += the column sums of x [rows, width].
-Status add_column_sums(const void* x, DType type, int64_t rows, int64_t width, float* out, Stream stream);
+// The bits do not depend on the number of multiprocessors, only how many blocks there are.
+Status multiply(const Gemm& g, int multiprocessors, Stream stream);
+Status multiply_floats(const Gemm& g, Stream stream);
 
 }  // namespace ssrl::cuda

@@ -82,16 +82,6 @@ __global__ void __launch_bounds__(kThreads) norm_backward_rows(ops::RmsNormBackw
   }
 }
 
-// dweight += the parts in their order.
-__global__ void __launch_bounds__(kThreads)
-    add_parts(const float* scratch, float* dweight, int parts, int width) {
-  const int64_t column = grid_index();
-  if (column >= width) return;
-  float sum = dweight[column];
-  for (int64_t part = 0; part < parts; ++part) sum += scratch[part * width + column];
-  dweight[column] = sum;
-}
-
 }  // namespace
 
 Status rms_norm(const ops::RmsNorm& a, Stream stream) {
@@ -100,7 +90,7 @@ Status rms_norm(const ops::RmsNorm& a, Stream stream) {
   const LaunchShape shape{{static_cast<unsigned>(pieces_of(rows, kWarps))}, kThreads};
   return with_type(a.x_type, [&](auto x) {
     return with_type(a.y_type,
-                     [&](auto y) { return launch(norm_rows<decltype(x), decltype(y)>, shape, stream, a); });
+                     [&](auto y) { return launch<norm_rows<decltype(x), decltype(y)>>(shape, stream, a); });
   });
 }
 
@@ -112,12 +102,11 @@ Status rms_norm_backward(const ops::RmsNormBackward& a, Stream stream) {
   SSRL_RETURN_IF_ERROR(with_type(a.dy_type, [&](auto dy) {
     return with_type(a.x_type, [&](auto x) {
       return with_type(a.dx_type, [&](auto dx) {
-        return launch(norm_backward_rows<decltype(dy), decltype(x), decltype(dx)>, shape, stream, a, parts);
+        return launch<norm_backward_rows<decltype(dy), decltype(x), decltype(dx)>>(shape, stream, a, parts);
       });
     });
   }));
-  const LaunchShape columns{{static_cast<unsigned>(pieces_of(a.width, kThreads))}, kThreads};
-  return launch(add_parts, columns, stream, a.scratch, a.dweight, parts, a.width);
+  return add_column_sums(a.scratch, DType::kF32, parts, a.width, a.dweight, stream);
 }
 
 }  // namespace ssrl::cuda

@@ -55,12 +55,12 @@ __global__ void __launch_bounds__(32) add_square_parts(double* parts) {
 Status adamw(const ops::AdamW& a, Stream stream) {
   const int64_t items = pieces_of(a.count, 8);
   if (items == 0) return {};
-  return launch(adamw_step, grid_for(items, kThreads), stream, a, ops::adamw_factors(a), items);
+  return launch<adamw_step>(grid_for(items, kThreads), stream, a, ops::adamw_factors(a), items);
 }
 
 Status sum_of_squares(const float* x, int64_t count, double* parts, Stream stream) {
-  SSRL_RETURN_IF_ERROR(launch(square_parts, {{kSquareParts / kWarps}, kThreads}, stream, x, count, parts));
-  return launch(add_square_parts, {{1}, 32}, stream, parts);
+  SSRL_RETURN_IF_ERROR(launch<square_parts>({{kSquareParts / kWarps}, kThreads}, stream, x, count, parts));
+  return launch<add_square_parts>({{1}, 32}, stream, parts);
 }
 
 }  // namespace ssrl::cuda

@@ -33,7 +33,7 @@ Status rope(const ops::Rope& a, Stream stream) {
   const int64_t items = a.tokens * a.heads * pieces_of(a.head_dim / 2, 8);
   if (items == 0) return {};
   return with_type(a.type, [&](auto type) {
-    return launch(rotate<decltype(type)>, grid_for(items, kThreads), stream, a, items);
+    return launch<rotate<decltype(type)>>(grid_for(items, kThreads), stream, a, items);
   });
 }
 

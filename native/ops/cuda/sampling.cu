@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(kThreads) sample_rows(ops::Sample a) {
 
 Status sample(const ops::Sample& a, Stream stream) {
   if (a.rows == 0) return {};
-  return launch(sample_rows, {{static_cast<unsigned>(a.rows)}, kThreads, sizeof(SampleMemory)}, stream, a);
+  return launch<sample_rows>({{static_cast<unsigned>(a.rows)}, kThreads, sizeof(SampleMemory)}, stream, a);
 }
 
 }  // namespace ssrl::cuda

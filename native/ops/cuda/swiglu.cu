@@ -50,7 +50,7 @@ Status swiglu(const ops::Swiglu& a, Stream stream) {
   const int64_t items = a.tokens * pieces_of(a.width, 8);
   if (items == 0) return {};
   return with_type(a.type, [&](auto type) {
-    return launch(forward<decltype(type)>, grid_for(items, kThreads), stream, a, items);
+    return launch<forward<decltype(type)>>(grid_for(items, kThreads), stream, a, items);
   });
 }
 
@@ -58,7 +58,7 @@ Status swiglu_backward(const ops::SwigluBackward& a, Stream stream) {
   const int64_t items = a.tokens * pieces_of(a.width, 8);
   if (items == 0) return {};
   return with_type(a.type, [&](auto type) {
-    return launch(backward<decltype(type)>, grid_for(items, kThreads), stream, a, items);
+    return launch<backward<decltype(type)>>(grid_for(items, kThreads), stream, a, items);
   });
 }
 

@@ -11,7 +11,9 @@
 
 #include "ops/bf16.h"
 #include "ops/cuda/emulation/block.h"
+#include "ops/cuda/emulation/launches.h"
 #include "ops/cuda/emulation/runtime.h"
+#include "ops/cuda/shared_limit.h"
 #include "status.h"
 
 #define __global__
@@ -326,17 +328,28 @@ struct LaunchShape {
   size_t shared_bytes = 0;
 };
 
+// `name` says `Kernel = ` and which, as the compiler puts it.
 template <typename... Parameters>
-inline Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream,
-                     std::type_identity_t<Parameters>... arguments) {
+inline Status launch_kernel(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape,
+                            Stream stream, std::type_identity_t<Parameters>... arguments) {
+  SSRL_RETURN_IF_ERROR(enough_shared_memory(shape.shared_bytes, emulation::most_shared_memory(stream)));
   // What stood where a struct's padding is may look like an address.
   (__builtin_clear_padding(&arguments), ...);
   if (stream != nullptr && (emulation::holds_host_pointer(&arguments, sizeof arguments) || ...)) {
     return {Code::kInternal, "A kernel was given the address of host memory"};
   }
+  if (emulation::records_launches()) {
+    emulation::record_launch(name, {{}, shape.grid, shape.threads, shape.shared_bytes});
+    return {};
+  }
   return emulation::enqueue(stream, [=] {
     return emulation::run_grid(shape.grid, shape.threads, shape.shared_bytes, [&] { kernel(arguments...); });
   });
+}
+
+template <auto Kernel, typename... Arguments>
+inline Status launch(const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
+  return launch_kernel(__PRETTY_FUNCTION__, Kernel, shape, stream, arguments...);
 }
 
 }  // namespace ssrl::cuda

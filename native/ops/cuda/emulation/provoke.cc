@@ -157,7 +157,7 @@ void load_matrices(const float* matrices, float* out) {
 Status provoke(const std::string& kind) {
   alignas(16) float out[2 * kThreads] = {};
   for (const auto& [name, kernel] : kKernels) {
-    if (kind == name) return launch(kernel, {{1}, kThreads, sizeof(Memory)}, nullptr, out);
+    if (kind == name) return launch_kernel("", kernel, {{1}, kThreads, sizeof(Memory)}, nullptr, out);
   }
   return invalid_arg("Expected the name of a fault but received " + kind);
 }
@@ -165,15 +165,15 @@ Status provoke(const std::string& kind) {
 Status run_mma(const std::vector<float>& a, const std::vector<float>& b, std::vector<float>* c) {
   if (a.size() != 256 || b.size() != 128) return invalid_arg("Expected a [32, 8] and b [32, 4]");
   c->assign(128, 0.0f);
-  return launch(multiply, {{1}, 32}, nullptr, a.data(), b.data(), c->data());
+  return launch_kernel("", multiply, {{1}, 32}, nullptr, a.data(), b.data(), c->data());
 }
 
 Status run_ldmatrix(const std::vector<float>& matrices, bool transposed, std::vector<float>* out) {
   if (matrices.size() != 256) return invalid_arg("Expected matrices [4, 8, 8]");
   out->assign(256, 0.0f);
   const LaunchShape shape{{1}, 32, sizeof(Shared<Bf16, 256>)};
-  return launch(transposed ? load_matrices<true> : load_matrices<false>, shape, nullptr, matrices.data(),
-                out->data());
+  return launch_kernel("", transposed ? load_matrices<true> : load_matrices<false>, shape, nullptr,
+                       matrices.data(), out->data());
 }
 
 }  // namespace ssrl::cuda::emulation

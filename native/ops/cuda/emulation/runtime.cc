@@ -38,6 +38,7 @@ struct Device {
   std::vector<Stream*> streams;
   size_t limit = size_t{4} << 30, held = 0;
   int major = 8, minor = 0;
+  size_t shared_memory = 163 << 10;
   bool lost = false, mapped = false;
 };
 
@@ -196,6 +197,14 @@ void lose_device(int device) {
 void set_capability(int device, int major, int minor) {
   runtime().devices[device].major = major;
   runtime().devices[device].minor = minor;
+}
+
+void set_shared_memory(int device, size_t bytes) {
+  runtime().devices[device].shared_memory = bytes;
+}
+
+size_t most_shared_memory(cudaStream_t stream) {
+  return runtime().devices[stream == nullptr ? 0 : static_cast<Stream*>(stream)->device].shared_memory;
 }
 
 void hide_devices(cudaError_t reason) {

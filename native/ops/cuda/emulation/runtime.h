@@ -62,6 +62,9 @@ constexpr int kDevices = 2;
 void set_device_memory(int device, size_t bytes);
 void lose_device(int device);
 void set_capability(int device, int major, int minor);
+// The most shared memory of a block on it.
+void set_shared_memory(int device, size_t bytes);
+size_t most_shared_memory(cudaStream_t stream);
 // The error with which devices are looked for in vain; cudaSuccess: there they are.
 void hide_devices(cudaError_t reason);
 

@@ -4,11 +4,13 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <type_traits>
 
+#include "ops/cuda/shared_limit.h"
 #include "status.h"
 
 namespace ssrl::cuda {
@@ -215,17 +217,42 @@ inline Status status_of(cudaError_t error, const char* what) {
   return {code, std::string(what) + " failed on the CUDA device: " + cudaGetErrorString(error)};
 }
 
-template <typename... Parameters>
-inline Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream,
-                     std::type_identity_t<Parameters>... arguments) {
-  constexpr size_t kWithoutAsking = 48 << 10;
-  if (shape.shared_bytes > kWithoutAsking) {
-    SSRL_RETURN_IF_ERROR(status_of(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                        static_cast<int>(shape.shared_bytes)),
-                                   "Asking for shared memory"));
+// More than every device gives without being asked; once for each kernel and device.
+template <typename Kernel>
+inline Status ask_for_shared_memory(Kernel kernel, size_t bytes, std::atomic<uint64_t>* asked) {
+  int device = 0, most = 0;
+  SSRL_RETURN_IF_ERROR(status_of(cudaGetDevice(&device), "Asking for the device"));
+  const uint64_t bit = device < 64 ? uint64_t{1} << device : 0;
+  if ((asked->load() & bit) != 0) return {};
+  SSRL_RETURN_IF_ERROR(
+      status_of(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+                "Asking for the most shared memory"));
+  SSRL_RETURN_IF_ERROR(enough_shared_memory(bytes, static_cast<size_t>(most)));
+  SSRL_RETURN_IF_ERROR(status_of(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+      "Asking for shared memory"));
+  asked->fetch_or(bit);
+  return {};
+}
+
+template <auto Kernel>
+struct Launch;
+template <typename... Parameters, void (*Kernel)(Parameters...)>
+struct Launch<Kernel> {
+  static Status run(const LaunchShape& shape, Stream stream, Parameters... arguments) {
+    constexpr size_t kWithoutAsking = 48 << 10;
+    if (shape.shared_bytes > kWithoutAsking) {
+      static std::atomic<uint64_t> asked{0};
+      SSRL_RETURN_IF_ERROR(ask_for_shared_memory(Kernel, shape.shared_bytes, &asked));
+    }
+    Kernel<<<shape.grid, shape.threads, shape.shared_bytes, stream>>>(arguments...);
+    return status_of(cudaGetLastError(), "A launch");
   }
-  kernel<<<shape.grid, shape.threads, shape.shared_bytes, stream>>>(arguments...);
-  return status_of(cudaGetLastError(), "A launch");
+};
+
+template <auto Kernel, typename... Arguments>
+inline Status launch(const LaunchShape& shape, Stream stream, const Arguments&... arguments) {
+  return Launch<Kernel>::run(shape, stream, arguments...);
 }
 
 }  // namespace ssrl::cuda
