@@ -203,12 +203,19 @@ struct Chunk {
 
   int64_t strip_bytes() const { return steps * routine.width * strips::kUnit; }
   int64_t block_bytes() const { return steps * routine.rows * strips::kUnit; }
-
-  // Its rows of x or dy.
-  strips::Source rows_of(const void* matrix, int64_t stride, int64_t width) const {
-    return {at(matrix, gradient.type, row * stride), gradient.type, stride, 1, rows, width};
-  }
 };
+
+// Rows `first` .. `first + rows` of the chunk's x, of all strips: neighbouring strips share cache lines.
+constexpr int64_t kPackedRows = 64;
+
+void pack_inputs(const Chunk& chunk, int64_t first, int64_t rows, int64_t strip_count) {
+  const WeightGradient& g = chunk.gradient;
+  const int64_t width = chunk.routine.width, from = (chunk.row + first) * g.inputs;
+  const strips::Source source{at(g.x, g.type, from), g.type, g.inputs, 1, rows, g.inputs};
+  char* const to = chunk.x + strips::steps_of(first, g.type) * width * strips::kUnit;
+  for (int64_t i = 0; i < strip_count; ++i)
+    chunk.routine.pack(source.columns(i * width, width), width, to + i * chunk.strip_bytes());
+}
 
 // The rows of dweight from `output`, as many as a tile has: dy are their columns of dy in steps.
 void multiply_block(const Chunk& chunk, int64_t output, const char* dy, int64_t strip) {
@@ -234,12 +241,13 @@ void multiply_block(const Chunk& chunk, int64_t output, const char* dy, int64_t 
 constexpr int64_t kBlocks = 8;
 
 bool multiply_blocks(const Chunk& chunk, int64_t begin, int64_t end, int64_t strip_count) {
+  const WeightGradient& g = chunk.gradient;
   const int64_t height = chunk.routine.rows;
   char* dy = reinterpret_cast<char*>(
       thread_scratch(Scratch::kMatmulOutput, static_cast<size_t>(kBlocks * chunk.block_bytes())));
   if (dy == nullptr) return false;
-  const strips::Source columns =
-      chunk.rows_of(chunk.gradient.dy, chunk.gradient.dy_width, chunk.gradient.outputs);
+  const strips::Source columns{
+      at(g.dy, g.type, chunk.row * g.dy_width), g.type, g.dy_width, 1, chunk.rows, g.outputs};
   chunk.routine.pack(columns.columns(begin * height, (end - begin) * height), height, dy);
   for (int64_t strip = 0; strip < strip_count; ++strip) {
     for (int64_t block = begin; block < end; ++block) {
@@ -268,9 +276,8 @@ Status strip_weight_gradient(const WeightGradient& g) {
   for (int64_t row = 0; row < g.rows && !failed; row += kChunkRows) {
     const int64_t rows = std::min(kChunkRows, g.rows - row);
     const Chunk chunk{g, routine, row, rows, strips::steps_of(rows, g.type), x};
-    parallel_for(strip_count, 1, [&](int64_t i) {
-      routine.pack(chunk.rows_of(g.x, g.inputs, g.inputs).columns(i * routine.width, routine.width),
-                   routine.width, x + i * chunk.strip_bytes());
+    parallel_for((rows + kPackedRows - 1) / kPackedRows, 1, [&](int64_t i) {
+      pack_inputs(chunk, i * kPackedRows, std::min(kPackedRows, rows - i * kPackedRows), strip_count);
     });
     parallel_for((block_count + kBlocks - 1) / kBlocks, 1, [&](int64_t task) {
       const int64_t begin = task * kBlocks, end = std::min(begin + kBlocks, block_count);

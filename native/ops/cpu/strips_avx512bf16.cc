@@ -141,6 +141,9 @@ void pack_rows(const Source& source, int64_t width, uint32_t* strip) {
   }
 }
 
+// Rows that are fetched ahead: each lies on another page, where hardware does not look ahead.
+constexpr int64_t kFetched = 32;
+
 // pack_rows for four neighbouring strips of 8 columns at once: together they are a cache line of a row.
 void pack_narrow(const Source& source, uint32_t* strips) {
   const uint16_t* plain = static_cast<const uint16_t*>(source.plain);
@@ -148,6 +151,8 @@ void pack_narrow(const Source& source, uint32_t* strips) {
   const __mmask32 mask = static_cast<__mmask32>((uint64_t{1} << source.n) - 1);
   for (int64_t k = 0; k < source.k; k += 2, strips += kRows) {
     const uint16_t* from = plain + k * source.k_stride;
+    _mm_prefetch(reinterpret_cast<const char*>(from + kFetched * source.k_stride), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(from + (kFetched + 1) * source.k_stride), _MM_HINT_T0);
     const __m512i low = _mm512_maskz_loadu_epi16(mask, from);
     const __m512i high =
         k + 1 < source.k ? _mm512_maskz_loadu_epi16(mask, from + source.k_stride) : _mm512_setzero_si512();
