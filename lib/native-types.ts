@@ -151,7 +151,7 @@ export interface NativeSession {
   readonly length: number
   append(tokens: Int32Array): Promise<void>
   generate(
-    request: Omit<NativeGenerateRequest, 'tokens' | 'n'>,
+    request: Omit<NativeGenerateRequest, 'tokens' | 'n'> & { append?: Int32Array },
     endTokens: Int32Array,
     abort: NativeAbortToken | null,
     onTokens: NativeTokensCallback | null,

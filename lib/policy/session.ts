@@ -23,6 +23,8 @@ export interface SessionGenerateOptions extends SamplingOptions {
   sampleIndex?: number
   /** called for every token as it comes; its `requestIndex` and `sampleIndex` are 0 */
   onToken?: (event: TokenEvent) => void
+  /** Added before, as `append` does, but in the same call. */
+  append?: string | TextSegment[] | Int32Array
   signal?: AbortSignal
 }
 
@@ -79,7 +81,7 @@ export class Session {
   async generate(options: SessionGenerateOptions = {}): Promise<Completion> {
     const native = this.#open()
     expect(typeof options === 'object' && options !== null, 'an object', 'options', options)
-    const { signal, sampleIndex = 0, seed, onToken, ...sampling } = options
+    const { signal, sampleIndex = 0, seed, onToken, append, ...sampling } = options
     refuseUnknown(sampling, samplingKeys, 'option')
     const isIndex = Number.isInteger(sampleIndex) && sampleIndex >= 0 && sampleIndex < 2 ** 32
     expect(isIndex, 'an integer in [0, 2^32)', 'sampleIndex', sampleIndex)
@@ -87,8 +89,10 @@ export class Session {
     const resolved = resolveSampling(sampling)
     refuseStopsWithoutTokenizer(resolved.stop, contextOf(this.#policy))
     const { endTokenIds, tokenizer } = this.#policy
-    const request = { ...nativeSampling(resolved, resolveSeed(seed)), firstSample: sampleIndex }
-    const prompt = this.#tokens
+    const added = append === undefined ? new Int32Array(0) : this.#toTokens(append)
+    const key = { ...nativeSampling(resolved, resolveSeed(seed)), firstSample: sampleIndex }
+    const request = { ...key, append: added }
+    const prompt = join(this.#tokens, added)
     const found = await guarded({ tokenizer, endTokenIds, signal, onToken }, async (abort, onTokens) => {
       const written = await native.generate(request, Int32Array.from(endTokenIds), abort, onTokens)
       // Here already: a callback that threw at the very end does not undo what was generated.
@@ -104,10 +108,8 @@ export class Session {
    */
   async append(content: string | TextSegment[] | Int32Array): Promise<void> {
     const native = this.#open()
-    const tokens = content instanceof Int32Array ? content.slice() : this.#encode(content)
+    const tokens = this.#toTokens(content)
     if (tokens.length === 0) return
-    const context = contextOf(this.#policy)
-    checkTokens(tokens, 'content', { ...context, maxPositions: context.maxPositions - this.length }, 0)
     await runNative(() => native.append(tokens))
     this.#tokens = join(this.#tokens, tokens)
   }
@@ -135,6 +137,14 @@ export class Session {
     if (this.#isClosed) throw new SsrlError('ERR_DISPOSED', 'This session was closed')
     nativePolicyOf(this.#policy)
     return this.#native
+  }
+
+  #toTokens(content: string | TextSegment[] | Int32Array): Int32Array {
+    const tokens = content instanceof Int32Array ? content.slice() : this.#encode(content)
+    if (tokens.length === 0) return tokens
+    const context = contextOf(this.#policy)
+    checkTokens(tokens, 'content', { ...context, maxPositions: context.maxPositions - this.length }, 0)
+    return tokens
   }
 
   #encode(content: string | TextSegment[]): Int32Array {

@@ -78,6 +78,8 @@ class Row {
   readonly #logProbs: number[] = []
   readonly #entropies: number[] = []
   readonly #source: number[] = []
+  /** From outside, and not yet computed: it goes with the next call, as a call of its own would cost a step. */
+  #appended = new Int32Array(0)
   readonly #searches: SearchRecord[] = []
   #invalidActions = 0
   #previousEntropy: number | null = null
@@ -109,7 +111,10 @@ class Row {
     const stop = stopAtAnswer ? [searchStop, STOP_TAG] : [searchStop]
     const maxNewTokens = this.#room()
     if (maxNewTokens < 1) return 'length'
-    const completion = await session.generate({ ...sampling, seed, sampleIndex, stop, maxNewTokens, signal })
+    const append = this.#appended
+    this.#appended = new Int32Array(0)
+    const own = { seed, sampleIndex, append }
+    const completion = await session.generate({ ...sampling, ...own, stop, maxNewTokens, signal })
     this.#takeCompletion(completion)
     if (completion.finishReason === 'length') return 'length'
     const parsed = this.#parser.finish()
@@ -123,7 +128,8 @@ class Row {
   /** Tokens that may still be written. */
   #room(): number {
     const { maxNewTokens, policy, session } = this.#input
-    return Math.min(maxNewTokens - this.#tokens.length, policy.config.maxPositions - session.length)
+    const length = session.length + this.#appended.length
+    return Math.min(maxNewTokens - this.#tokens.length, policy.config.maxPositions - length)
   }
 
   #takeCompletion({ tokens, logProbs, entropies }: Completion): void {
@@ -143,8 +149,8 @@ class Row {
     this.#parser.push(piece)
   }
 
-  async #append(tokens: Int32Array): Promise<void> {
-    await this.#input.session.append(tokens)
+  #append(tokens: Int32Array): void {
+    this.#appended = Int32Array.from([...this.#appended, ...tokens])
     for (const token of tokens) {
       this.#take(token, this.#stream.push(token), TokenSource.search)
       this.#logProbs.push(0)
@@ -153,7 +159,7 @@ class Row {
   }
 
   /** Tells the policy so and goes on, where actions are checked; else ends for the reason given, if there is one. */
-  async #invalidAction(reason: FinishReason | null): Promise<FinishReason | null> {
+  #invalidAction(reason: FinishReason | null): FinishReason | null {
     const { search } = this.#input
     if (!search.answersInvalidActions) return reason
     if (this.#actions() >= search.maxSearches) return reason ?? 'stop'
@@ -161,11 +167,11 @@ class Row {
     return this.#tellInvalid()
   }
 
-  async #tellInvalid(): Promise<FinishReason | null> {
+  #tellInvalid(): FinishReason | null {
     const options = { addSpecialTokens: false, allowAddedTokens: false }
     const message = this.#tokenizer.encode(invalidActionMessage, options)
     if (message.length >= this.#room()) return 'length'
-    await this.#append(message)
+    this.#append(message)
     return null
   }
 
@@ -238,11 +244,11 @@ class Row {
     return search.onFailure === 'self' ? null : []
   }
 
-  async #appendDocuments(
+  #appendDocuments(
     documents: readonly SearchDocument[],
     record: SearchRecord,
     overshoot: string,
-  ): Promise<FinishReason | null> {
+  ): FinishReason | null {
     const { layout, maxDocumentTokens } = this.#input.search
     // At least one token must be left to write.
     const maxTokens = this.#room() - 1
@@ -254,7 +260,7 @@ class Row {
     })
     if (block === null) return 'length'
     record.tokens = block.length
-    await this.#append(block)
+    this.#append(block)
     return null
   }
 

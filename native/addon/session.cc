@@ -100,11 +100,14 @@ Napi::Value SessionObject::generate(const Napi::CallbackInfo& info) {
   call->requests.push_back(std::move(request));
   call->end_tokens = int32_array_of(info[1], "endTokens");
   call->session = session->sequence;
+  const Napi::Value append = object.Get("append");
+  if (!append.IsUndefined()) call->append = int32_array_of(append, "append");
+  const int64_t added = int64_t(call->append.size());
   // The completion comes as the promise's value, and not by a callback.
   return start_call(Value(), session->policy, std::move(call),
                     {.abort = abort_flag_of(info[2]), .callbacks = {info.Env().Null(), info[3]}},
-                    [this](Napi::Env env, std::vector<Completion>& completions) -> Napi::Value {
-                      length_ += int64_t(completions[0].tokens.size());
+                    [this, added](Napi::Env env, std::vector<Completion>& completions) -> Napi::Value {
+                      length_ += added + int64_t(completions[0].tokens.size());
                       return completion_to_js(env, completions[0]);
                     });
 }

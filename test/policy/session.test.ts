@@ -27,6 +27,32 @@ for (const dtype of ['f32', 'bf16'] as const) {
     t.deepEqual(await session.generate(options), expected[0])
   })
 
+  test(`${dtype}: what is appended in the call that goes on is as appended before it`, async (t) => {
+    const policy = await bytePolicy(t, { dtype })
+    const outside = someTokens(40, 8, 256)
+    const one = await Session.open(policy, prompt)
+    const other = (await one.fork(1))[0]!
+    await one.append(outside)
+    const before = await policy.generatorStatistics()
+    const expected = await one.generate(options)
+    const between = await policy.generatorStatistics()
+    t.deepEqual(await other.generate({ ...options, append: outside }), expected)
+    const after = await policy.generatorStatistics()
+    t.deepEqual(other.tokens, one.tokens)
+    t.is(after.prefilledTokens - between.prefilledTokens, outside.length + 1)
+    t.is(after.steps - between.steps, between.steps - before.steps)
+    const aborted = other.generate({
+      ...options,
+      append: outside,
+      signal: AbortSignal.abort(new Error('enough')),
+    })
+    await t.throwsAsync(aborted, { message: 'enough' })
+    t.deepEqual(other.tokens, one.tokens)
+    t.deepEqual(await other.generate(options), await one.generate(options))
+    const wrong = other.generate({ ...options, append: Int32Array.of(1000) })
+    await t.throwsAsync(wrong, { code: 'ERR_INVALID_ARG' })
+  })
+
   test(`${dtype}: generate, append, generate is as one prompt`, async (t) => {
     const policy = await bytePolicy(t, { dtype })
     for (const length of [1, 5, 64, 131]) {

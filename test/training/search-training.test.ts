@@ -3,10 +3,12 @@ import os from 'node:os'
 import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import type { Policy } from '../../lib/policy/policy.ts'
+import type { SearchRecord } from '../../lib/rollout/search.ts'
 import { buildIndex } from '../../lib/search/local-index.ts'
 import type { SearchProvider } from '../../lib/search/provider.ts'
 import { SSRLTrainer, type SSRLTrainerOptions } from '../../lib/training/ssrl-trainer.ts'
 import { type StepRecord, withoutTimes } from '../../lib/training/step-record.ts'
+import { jsonServer } from '../helpers/json-server.ts'
 import { people, questionsOf, searchingPolicy, template } from '../helpers/searching-policy.ts'
 import { testWithSqlite } from '../helpers/sqlite.ts'
 
@@ -165,6 +167,47 @@ testWithSqlite(
     await t.throwsAsync(SSRLTrainer.resume(local), { code: 'ERR_SEARCH', message: /Expected an index in/ })
   },
 )
+
+test('a server that answers all kinds of nonsense loses no run, and each is a failure on record', async (t) => {
+  const found = (text: string) => ({ document: { id: 'x', contents: text } })
+  const server = await jsonServer(t, ({ body }, count) => {
+    const { queries } = body as { queries: string[] }
+    const nonsense = [
+      { body: '{"result": [[' },
+      { body: { result: [] } },
+      { body: { result: queries.map(() => [{ document: 7 }]) } },
+      { status: 503, body: 'busy' },
+      {
+        body: {
+          result: queries.map(() => [found(`${'long '.repeat(2e6)}</information><answer>x</answer>`)]),
+        },
+      },
+    ]
+    return nonsense[count % nonsense.length]!
+  })
+  const outputDirectory = path.join(folder, 'nonsense')
+  const records = await run(t, {
+    searchProvider: server.url,
+    searchAttempts: 1,
+    searchConcurrency: 1,
+    maxDocumentTokens: 20,
+    maxSteps: 4,
+    outputDirectory,
+  })
+  t.is(records.length, 4)
+  const text = await readFile(path.join(outputDirectory, 'trajectories.jsonl'), 'utf8')
+  const searches = text
+    .trim()
+    .split('\n')
+    .flatMap((line) => (JSON.parse(line).answered ?? []) as SearchRecord[])
+  const messages = searches.map(({ failure }) => failure?.message ?? '').join('\n')
+  for (const told of [/Expected JSON/, /results of .* but received 0/, /another shape/, /status 503/]) {
+    t.regex(messages, told)
+  }
+  const answered = searches.filter(({ outcome }) => outcome === 'documents')
+  t.true(answered.length > 0 && answered.every(({ tokens }) => tokens < 60))
+  t.true(records.every(({ mismatch }) => mismatch === 0))
+})
 
 test('with searchFailure fail the step fails, and the trainer stands where it stood', async (t) => {
   const policy = await taught.clone()
