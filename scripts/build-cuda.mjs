@@ -1,5 +1,5 @@
-// Builds the CUDA backend into the build folder: `emulated` (a test addon that runs the kernels on the CPU) or `library`
-// (nvcc's, for GPUs). Exits 3 with a reason where this machine lacks what that takes.
+// Builds the CUDA backend into the build folder: `emulated` (a test addon that runs the kernels on the CPU), `sanitized`
+// (programs that run them so, with sanitizers) or `library` (nvcc's, for GPUs). Exits 3 with a reason where this machine lacks what that takes.
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import os from 'node:os'
@@ -7,12 +7,11 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const build = path.join(path.dirname(path.dirname(fileURLToPath(import.meta.url))), 'build')
+const noFibers = 'there is no boost/context/fiber.hpp, on Debian: apt-get install libboost-context-dev'
 const targets = {
-  emulated: {
-    name: 'ssrl-emulated',
-    reason: 'there is no boost/context/fiber.hpp, on Debian: apt-get install libboost-context-dev',
-  },
-  library: { name: 'ssrl-cuda', reason: 'there is no nvcc' },
+  emulated: { names: ['ssrl-emulated'], reason: noFibers },
+  sanitized: { names: ['ssrl-address-sanitized', 'ssrl-thread-sanitized'], reason: noFibers },
+  library: { names: ['ssrl-cuda'], reason: 'there is no nvcc' },
 }
 
 function cmake(...args) {
@@ -37,7 +36,7 @@ const known = configured.ok && cmake('--build', build, '--target', 'help')
 if (!known.ok) {
   console.error(configured.text)
   process.exitCode = 1
-} else if (!known.text.includes(target.name)) {
+} else if (!known.text.includes(target.names[0])) {
   console.log(target.reason)
   process.exitCode = 3
 } else {
@@ -45,7 +44,7 @@ if (!known.ok) {
     '--build',
     build,
     '--target',
-    target.name,
+    ...target.names,
     '--parallel',
     String(os.availableParallelism()),
   )

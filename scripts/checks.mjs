@@ -78,6 +78,7 @@ console.log('checks')
 // The addon itself was built, and loaded once, by the set-up before this.
 report('passed', 'the addon is built and loads')
 buildCuda('the CUDA kernels compile for the emulated device', 'emulated')
+buildCuda('the CUDA kernels compile with sanitizers', 'sanitized')
 buildCuda('the CUDA library compiles for sm_80 and sm_90', 'library')
 check('the package builds', bin('tsc'), ['-p', 'tsconfig.build.json'])
 check('types hold', bin('tsc'), ['-p', 'tsconfig.json', '--noEmit'])

@@ -1,9 +1,12 @@
 #include "ops/cuda/emulation/block.h"
 
+#include <sys/mman.h>
+
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <new>
 #include <utility>
 
@@ -45,43 +48,55 @@ std::string range(int first, int last) {
 
 }  // namespace
 
+// A stack, and the thread that ThreadSanitizer takes its user for.
+struct Stack {
+  void* memory;
+  void* fiber;
+};
+
 // Stacks are kept for the next block: mapping fresh ones costs more than most kernels run.
 class StackPool {
  public:
-  static constexpr size_t kBytes = size_t{128} << 10;
   ~StackPool() {
-    for (void* stack : free_) std::free(stack);
+    for (const Stack& stack : free_) std::free(stack.memory);
   }
-  void* take() {
-    if (free_.empty()) {
-      void* stack = std::aligned_alloc(64, kBytes);
-      if (stack == nullptr) throw std::bad_alloc();
-      return stack;
+  // With more than a block needs, neighbouring blocks are other threads to ThreadSanitizer.
+  void reserve(size_t threads) {
+    const size_t count = kThreadSanitized ? 2 * threads + 1 : threads;
+    while (free_.size() < count) {
+      void* const memory = std::aligned_alloc(64, kStackBytes);
+      if (memory == nullptr) throw std::bad_alloc();
+      free_.push_back({memory, new_fiber()});
     }
-    void* stack = free_.back();
-    free_.pop_back();
+  }
+  Stack take() {
+    const Stack stack = free_.front();
+    free_.pop_front();
+    allow(stack.memory, kStackBytes);
     return stack;
   }
-  void give_back(void* stack) { free_.push_back(stack); }
+  void give_back(const Stack& stack) { free_.push_back(stack); }
 
  private:
-  std::vector<void*> free_;
+  std::deque<Stack> free_;
 };
 
 namespace {
 
 struct PooledStack {
   StackPool* pool;
+  Stack stack;
   boost::context::stack_context allocate() {
     boost::context::stack_context context;
-    context.size = StackPool::kBytes;
-    context.sp = static_cast<char*>(pool->take()) + StackPool::kBytes;
+    context.size = kStackBytes;
+    context.sp = static_cast<char*>(stack.memory) + kStackBytes;
     return context;
   }
-  void deallocate(boost::context::stack_context& context) {
-    pool->give_back(static_cast<char*>(context.sp) - context.size);
-  }
+  void deallocate(boost::context::stack_context&) { pool->give_back(stack); }
 };
+
+// Of Block::order(): two barriers, then collectives in turns, so that who is ahead is not taken to be behind.
+constexpr size_t kBarrierOrders = 2, kCollectiveOrders = 1024;
 
 }  // namespace
 
@@ -92,12 +107,33 @@ Block::Block(Shape grid, int threads, size_t shared_bytes, StackPool* stacks)
     threads_.back()->index = i;
   }
   collectives_.resize(static_cast<size_t>((threads + kWarp - 1) / kWarp));
-  if (shared_bytes > 0) shared_ = static_cast<uint8_t*>(::operator new(shared_bytes, kSharedAlignment));
+  stacks->reserve(threads_.size());
+  if (shared_bytes > 0 && !kThreadSanitized)
+    shared_ = static_cast<uint8_t*>(::operator new(shared_bytes, kSharedAlignment));
 }
 
 Block::~Block() {
   threads_.clear();
-  if (shared_ != nullptr) ::operator delete(shared_, kSharedAlignment);
+  if (kThreadSanitized) {
+    if (shared_ != nullptr) munmap(shared_, shared_bytes_);
+  } else if (shared_ != nullptr) {
+    ::operator delete(shared_, kSharedAlignment);
+  }
+}
+
+// For ThreadSanitizer the memory of every block is another: nobody orders what two blocks do.
+void Block::renew_memory() {
+  orders_ = std::make_unique<char[]>(8 * (kBarrierOrders + kCollectiveOrders));
+  if (shared_bytes_ == 0) return;
+  if (kThreadSanitized) {
+    if (shared_ != nullptr) munmap(shared_, shared_bytes_);
+    void* const fresh =
+        mmap(nullptr, shared_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (fresh == MAP_FAILED) throw std::bad_alloc();
+    shared_ = static_cast<uint8_t*>(fresh);
+  }
+  // All ones is a NaN in f32 and in bf16.
+  std::memset(shared_, 0xff, shared_bytes_);
 }
 
 Block& Block::current() {
@@ -109,11 +145,17 @@ void Block::start(Thread& thread, const std::function<void()>& kernel) {
   thread.warp_epoch = 0;
   thread.copies.clear();
   thread.groups.clear();
-  thread.fiber = boost::context::fiber(std::allocator_arg, PooledStack{stacks_},
-                                       [&thread, &kernel](boost::context::fiber&& scheduler) {
+  const Stack stack = stacks_->take();
+  thread.execution = {stack.memory, kStackBytes, nullptr, stack.fiber};
+  thread.fiber = boost::context::fiber(std::allocator_arg, PooledStack{stacks_, stack},
+                                       [this, &thread, &kernel](boost::context::fiber&& scheduler) {
+                                         arrive_at(thread.execution, &scheduler_);
                                          thread.scheduler = std::move(scheduler);
+                                         take(orders_.get());
                                          kernel();
+                                         give(this);
                                          thread.state = Thread::State::kEnded;
+                                         leave(nullptr, scheduler_);
                                          return std::move(thread.scheduler);
                                        });
 }
@@ -124,9 +166,10 @@ Status Block::run(Shape index, const std::function<void()>& kernel, uint64_t see
   barrier_arrived_ = 0;
   report_.clear();
   for (auto& open : collectives_) open.clear();
-  // All ones is a NaN in f32 and in bf16.
-  if (shared_bytes_ > 0) std::memset(shared_, 0xff, shared_bytes_);
+  renew_memory();
   shadow_.assign((shared_bytes_ + 1) / 2, Granule());
+  scheduler_.fiber = current_fiber();
+  give(orders_.get());
   for (auto& thread : threads_) start(*thread, kernel);
 
   Block* const outer = std::exchange(running_block, this);
@@ -137,6 +180,10 @@ Status Block::run(Shape index, const std::function<void()>& kernel, uint64_t see
   } while (report_.empty() && moved_ && !all_ended());
   if (report_.empty() && !all_ended()) report_ = "Deadlock: " + waiting_report();
   banks_.flush_all();
+  if (kSanitized && !report_.empty()) {
+    std::fprintf(stderr, "%s\n", report_.c_str());
+    std::abort();  // sanitizers can't follow an unwound fiber
+  }
   // Suspended fibers unwind here.
   for (auto& thread : threads_) thread->fiber = boost::context::fiber();
   running_block = outer;
@@ -160,7 +207,10 @@ void Block::one_round(uint64_t* random) {
       if (thread.state != Thread::State::kReady) continue;
       moved_ = true;
       running_ = &thread;
+      leave(&scheduler_, thread.execution);
       thread.fiber = std::move(thread.fiber).resume();
+      Execution before;
+      arrive_at(scheduler_, &before);
       if (!report_.empty()) return;
     }
   }
@@ -193,15 +243,21 @@ std::string Block::waiting_report() const {
 void Block::fault(const std::string& what, Place place) {
   report_ = what + ", at " + text(place) + " by thread " + std::to_string(running_->index);
   running_->state = Thread::State::kWaiting;
-  running_->scheduler = std::move(running_->scheduler).resume();
+  to_scheduler();
   std::abort();  // a thread with a fault is never resumed, only unwound
 }
 
-void Block::wait(Place place) {
+void Block::to_scheduler() {
   Thread& thread = *running_;
-  thread.state = Thread::State::kWaiting;
-  thread.place = place;
+  leave(&thread.execution, scheduler_);
   thread.scheduler = std::move(thread.scheduler).resume();
+  arrive_at(thread.execution, &scheduler_);
+}
+
+void Block::wait(Place place) {
+  running_->state = Thread::State::kWaiting;
+  running_->place = place;
+  to_scheduler();
 }
 
 void Block::barrier(Place place) {
@@ -209,11 +265,17 @@ void Block::barrier(Place place) {
     fault("Divergent barrier: others wait in " + text(barrier_), place);
   }
   barrier_ = place;
-  if (++barrier_arrived_ < threads()) return wait(place);
-  barrier_arrived_ = 0;
-  ++epoch_;
-  banks_.flush_all();
-  for (auto& thread : threads_) thread->state = Thread::State::kReady;
+  void* const order = this->order(epoch_ % kBarrierOrders);
+  give(order);
+  if (++barrier_arrived_ < threads()) {
+    wait(place);
+  } else {
+    barrier_arrived_ = 0;
+    ++epoch_;
+    banks_.flush_all();
+    for (auto& thread : threads_) thread->state = Thread::State::kReady;
+  }
+  take(order);
 }
 
 void Block::diverged(const Collective& open, Place place, uint32_t mask) {
@@ -222,7 +284,7 @@ void Block::diverged(const Collective& open, Place place, uint32_t mask) {
   fault("Divergent collective: other lanes wait in " + text(open.place) + masks, place);
 }
 
-void** Block::arrive(Place place, uint32_t mask, void* operand) {
+void** Block::arrive(Place place, uint32_t mask, void* operand, bool orders_memory) {
   const int warp = running_->index / kWarp, lane = running_->index % kWarp;
   if ((mask >> lane & 1u) == 0) fault("Divergent collective: the mask leaves out the lane itself", place);
   auto& open = collectives_[static_cast<size_t>(warp)];
@@ -233,20 +295,29 @@ void** Block::arrive(Place place, uint32_t mask, void* operand) {
     mine = &other;
   }
   if (mine == nullptr) {
+    const Unseen unseen;
     open.emplace_back();
     mine = &open.back();
     mine->place = place;
     mine->mask = mask;
+    mine->order = order(kBarrierOrders + collectives_opened_++ % kCollectiveOrders);
   }
   mine->arrived |= 1u << lane;
   mine->operands[lane] = operand;
-  if (mine->arrived == mask) return mine->operands;
+  void* const order = mine->order;
+  if (orders_memory) give(order);
+  if (mine->arrived == mask) {
+    if (orders_memory) take(order);
+    return mine->operands;
+  }
   wait(place);
+  if (orders_memory) take(order);
   return nullptr;
 }
 
 void Block::release(uint32_t mask, bool orders_memory) {
   const int warp = running_->index / kWarp;
+  const Unseen unseen;
   banks_.flush(warp);
   auto& open = collectives_[static_cast<size_t>(warp)];
   for (size_t i = 0; i < open.size(); ++i) {
@@ -270,7 +341,7 @@ Status run_grid(Shape grid, int threads, size_t shared_bytes, const std::functio
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || threads < 1 || threads > 1024) {
     return {Code::kInternal, "A launch needs at least one block, of 1 to 1024 threads"};
   }
-  StackPool stacks;
+  thread_local StackPool stacks;
   Block block(grid, threads, shared_bytes, &stacks);
   uint64_t random = schedule.load();
   for (unsigned z = 0; z < grid.z; ++z) {
@@ -281,6 +352,7 @@ Status run_grid(Shape grid, int threads, size_t shared_bytes, const std::functio
       }
     }
   }
+  take(&block);
   return {};
 }
 

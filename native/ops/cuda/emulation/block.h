@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "ops/cuda/emulation/banks.h"
+#include "ops/cuda/emulation/sanitizers.h"
 #include "status.h"
 
 namespace ssrl::cuda::emulation {
@@ -50,6 +51,7 @@ struct Thread {
   std::vector<AsyncCopy> copies;  // in the order of issue
   std::vector<size_t> groups;     // copies in each committed group that has not been waited for
   boost::context::fiber fiber, scheduler;
+  Execution execution;
 };
 
 // What is known of two neighbouring bytes of shared memory.
@@ -84,7 +86,7 @@ class Block {
   void barrier(Place place);
   // Registers this lane's operand. The last lane of the mask gets the operands of all by lane, combines, and
   // calls release(); the others get null once it has.
-  void** arrive(Place place, uint32_t mask, void* operand);
+  void** arrive(Place place, uint32_t mask, void* operand, bool orders_memory);
   void release(uint32_t mask, bool orders_memory);
 
   void copy_async(const AsyncCopy& copy, Place place);
@@ -104,11 +106,14 @@ class Block {
     Place place;
     uint32_t mask = 0, arrived = 0;
     void* operands[kWarp] = {};
-    bool open = false;
+    void* order = nullptr;
   };
 
   void start(Thread& thread, const std::function<void()>& kernel);
+  void renew_memory();
+  void* order(size_t i) { return orders_.get() + 8 * i; }
   void wait(Place place);
+  void to_scheduler();
   void one_round(uint64_t* random);
   bool all_ended() const;
   std::string waiting_report() const;
@@ -124,6 +129,10 @@ class Block {
   size_t shared_bytes_;
   std::vector<Granule> shadow_;
   StackPool* stacks_;
+  // Addresses by which sanitizers know what comes before what: two barriers in turns, and collectives.
+  std::unique_ptr<char[]> orders_;
+  size_t collectives_opened_ = 0;
+  Execution scheduler_;
   Thread* running_ = nullptr;
   Place barrier_{};
   int barrier_arrived_ = 0;

@@ -163,11 +163,14 @@ template <typename Operand, typename Combine>
 inline void collective(emulation::Place place, uint32_t mask, Operand& operand, const Combine& combine,
                        bool orders_memory = false) {
   Block& block = Block::current();
-  void** arrived = block.arrive(place, mask, &operand);
+  void** arrived = block.arrive(place, mask, &operand, orders_memory);
   if (arrived == nullptr) return;
-  Operand* lanes[emulation::kWarp];
-  for (int lane = 0; lane < emulation::kWarp; ++lane) lanes[lane] = static_cast<Operand*>(arrived[lane]);
-  combine(lanes);
+  {
+    const emulation::Unseen unseen;
+    Operand* lanes[emulation::kWarp];
+    for (int lane = 0; lane < emulation::kWarp; ++lane) lanes[lane] = static_cast<Operand*>(arrived[lane]);
+    combine(lanes);
+  }
   block.release(mask, orders_memory);
 }
 
@@ -229,7 +232,7 @@ template <typename T, int N>
 inline void atomic_add(Shared<T, N>& array, int i, T value, SSRL_PLACE) {
   static_assert(std::is_integral_v<T>);
   Block::current().check_atomic(array.at(i, 1, file, line), sizeof(T), {"atomic_add", file, line});
-  array.values[i] += value;
+  __atomic_fetch_add(&array.values[i], value, __ATOMIC_RELAXED);
 }
 
 // ---- asynchronous copies into shared memory, 16 bytes each
@@ -268,6 +271,7 @@ inline Matrices ldmatrix(const Shared<Bf16, N>& from, int i, SSRL_PLACE) {
   if (reinterpret_cast<uintptr_t>(operand.row) % 16 != 0)
     block.fault("Out of range: a row is not aligned to 16 bytes", place);
   block.check_read(operand.row, 16, place);
+  emulation::note_read(operand.row, 16);
   collective(place, kAllLanes, operand, [](MatrixRow** lanes) {
     for (int m = 0; m < 4; ++m) {
       for (int lane = 0; lane < 32; ++lane) {

@@ -14,12 +14,19 @@
 #include <utility>
 #include <vector>
 
+#include "ops/cuda/emulation/sanitizers.h"
+
 namespace ssrl::cuda::emulation {
 namespace {
 
 constexpr uintptr_t kPage = 4096, kAlignment = 256;  // what cudaMalloc promises
+#if defined(SSRL_THREAD_SANITIZER)
+// One of the few places that ThreadSanitizer follows.
+constexpr uintptr_t kFirstAddress = uintptr_t{0x10'0000'0000}, kReach = uintptr_t{1} << 32;
+#else
 // Above what V8 takes at random, below programs and libraries.
 constexpr uintptr_t kFirstAddress = uintptr_t{0x4800'0000'0000}, kReach = uintptr_t{1} << 36;
+#endif
 
 struct Stream {
   int device;
@@ -295,6 +302,8 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   protect(piece, PROT_READ | PROT_WRITE);
   // Patterns of NaN: what was never written can't pass for a number.
   std::memset(reinterpret_cast<void*>(pages), 0xff, page_bytes);
+  forbid(reinterpret_cast<void*>(pages), address - pages);
+  forbid(reinterpret_cast<void*>(address + bytes), pages + page_bytes - address - bytes);
   protect(piece, PROT_NONE);
   device.pieces.emplace(address, piece);
   device.held += bytes;
@@ -313,6 +322,7 @@ cudaError_t cudaFree(void* pointer) {
   const auto found = device.pieces.find(address);
   if (found == device.pieces.end()) return cudaErrorInvalidValue;
   madvise(reinterpret_cast<void*>(found->second.pages), found->second.page_bytes, MADV_DONTNEED);
+  allow(reinterpret_cast<void*>(found->second.pages), found->second.page_bytes);
   device.held -= found->second.bytes;
   device.pieces.erase(found);
   return error;

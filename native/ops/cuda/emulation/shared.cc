@@ -93,6 +93,7 @@ void Block::copy_async(const AsyncCopy& copy, Place place) {
   Granule* granule = granules(copy.to, copy.bytes, place);
   for (size_t i = 0; i < copy.bytes / 2; ++i) granule[i].state = Granule::State::kPending;
   std::memset(copy.to, 0xff, copy.bytes);
+  const Unseen unseen;
   running_->copies.push_back(copy);
 }
 
@@ -101,6 +102,7 @@ void Block::commit_copies() {
   for (AsyncCopy& copy : running_->copies) {
     if (!copy.committed) copy.committed = true, ++fresh;
   }
+  const Unseen unseen;
   running_->groups.push_back(fresh);
 }
 
@@ -121,6 +123,7 @@ void Block::wait_copies(size_t left) {
         granule[k].write_warp_epoch = thread.warp_epoch;
       }
     }
+    const Unseen unseen;
     thread.copies.erase(thread.copies.begin(),
                         thread.copies.begin() + static_cast<std::ptrdiff_t>(thread.groups.front()));
     thread.groups.erase(thread.groups.begin());
