@@ -44,6 +44,20 @@ for (const name of fixtureNames) {
     },
   )
 
+  testCudaWithShared(`${name}: gradients of two passes add up`, async (t) => {
+    const reference = new Reference(name)
+    const { learner } = await open(t, name, 'f32')
+    const pass = () => learner.accumulate(reference.batch('grpo'), reference.loss('grpo'))
+    await pass()
+    const once = await learner.gradients()
+    await pass()
+    for (const [parameter, gradient] of await learner.gradients()) {
+      const twice = once.get(parameter)!.map((value) => 2 * value)
+      const error = largestDifference(gradient, twice) / largestMagnitude(twice)
+      t.true(error < 1e-5, `${parameter}: ${error}`)
+    }
+  })
+
   for (const dtype of ['f32', 'bf16'] as const) {
     testCudaWithShared(
       `${name}, ${dtype}: log-probs of the learner are those of generate and score`,

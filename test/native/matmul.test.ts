@@ -14,6 +14,8 @@ const sizes: [rows: number, outputs: number, inputs: number][] = [
   [33, 576, 576],
   [5, 1536, 576],
   [2, 576, 1536],
+  // Rows that are aligned, and end within a step along the sum.
+  [5, 40, 72],
   // More outputs than the gradient of x adds up at a time.
   [3, 4201, 31],
 ]

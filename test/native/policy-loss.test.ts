@@ -244,6 +244,22 @@ for (const { name, kernels, test } of devices) {
     })
   }
 
+  test('policyLoss and logProbs: rows of later chunks are those of the definition', async (t) => {
+    const [rows, vocabulary, inputs] = [1030, 7, 5]
+    const args = { ...example(rows, vocabulary, inputs, 'f32'), weights: undefined }
+    const expected = plain(args, doubles(args.hidden), doubles(args.weight))
+    const bound = { absolute: 1e-5, relative: 1e-5 }
+    const result = await kernels.policyLoss(args)
+    close(t, 'logProbs', result.logProbs, expected.logProbs, bound)
+    const at = [0, 1023, 1024, 1029].map((row) => row * inputs)
+    const slope = { absolute: 2e-5, relative: 2e-4 }
+    close(t, 'dhidden', pick(result.dhidden!, at), lossDifferences(args, 'hidden', at), slope)
+    const weightAt = spread(args.weight.length, 12)
+    const byWeight = lossDifferences(args, 'weight', weightAt)
+    close(t, 'dweight', pick(result.dweight!, weightAt), byWeight, { absolute: 2e-3, relative: 2e-4 })
+    close(t, 'logProbs', (await kernels.logProbs(args)).logProbs, expected.logProbs, bound)
+  })
+
   test('policyLoss: old log-probs of the same pass give a mismatch of exactly 0 and a ratio of exactly 1', async (t) => {
     const args = example(47, 123, 31, 'f32')
     const { logProbs } = await kernels.policyLoss(args)

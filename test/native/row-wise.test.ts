@@ -134,25 +134,28 @@ for (const { kernels, test } of devices) {
     t.deepEqual(gradients.dweight, new Float32Array(3))
   })
 
-  test('embedding takes rows, rounded for bf16; embeddingBackward adds them up in order', async (t) => {
-    const [vocabulary, width] = [31, 123]
-    const table = normal(1, vocabulary * width)
-    const ids = Int32Array.of(3, 0, 30, 3, 3)
-    const row = (values: Float32Array, index: number) => values.slice(index * width, (index + 1) * width)
-    const { x } = await kernels.embedding({ ids, table, width })
-    ids.forEach((id, index) => {
-      t.deepEqual(row(x, index), row(table, id))
+  // Wider than what one warp of a GPU takes.
+  for (const width of [123, 300]) {
+    test(`embedding takes rows of ${width}, rounded for bf16; embeddingBackward adds them up in order`, async (t) => {
+      const vocabulary = 31
+      const table = normal(1, vocabulary * width)
+      const ids = Int32Array.of(3, 0, 30, 3, 3)
+      const row = (values: Float32Array, index: number) => values.slice(index * width, (index + 1) * width)
+      const { x } = await kernels.embedding({ ids, table, width })
+      ids.forEach((id, index) => {
+        t.deepEqual(row(x, index), row(table, id))
+      })
+      const rounded = await kernels.embedding({ ids, table, width, dtype: 'bf16' })
+      t.deepEqual(elements(rounded.x, 'bf16'), elements(x, 'bf16'))
+      t.deepEqual(Float64Array.from(rounded.x), doubles(elements(x, 'bf16')))
+      const dx = normal(2, ids.length * width)
+      const { dtable } = await kernels.embeddingBackward({ ids, dx, width, vocabulary })
+      const expected = row(dx, 0).map((value, j) =>
+        Math.fround(Math.fround(value + dx[3 * width + j]!) + dx[4 * width + j]!),
+      )
+      t.deepEqual(row(dtable, 3), expected)
+      t.deepEqual(row(dtable, 30), row(dx, 2))
+      t.true(row(dtable, 7).every((value) => value === 0))
     })
-    const rounded = await kernels.embedding({ ids, table, width, dtype: 'bf16' })
-    t.deepEqual(elements(rounded.x, 'bf16'), elements(x, 'bf16'))
-    t.deepEqual(Float64Array.from(rounded.x), doubles(elements(x, 'bf16')))
-    const dx = normal(2, ids.length * width)
-    const { dtable } = await kernels.embeddingBackward({ ids, dx, width, vocabulary })
-    const expected = row(dx, 0).map((value, j) =>
-      Math.fround(Math.fround(value + dx[3 * width + j]!) + dx[4 * width + j]!),
-    )
-    t.deepEqual(row(dtable, 3), expected)
-    t.deepEqual(row(dtable, 30), row(dx, 2))
-    t.true(row(dtable, 7).every((value) => value === 0))
-  })
+  }
 }
