@@ -9,7 +9,7 @@ import type { Policy } from '../../lib/policy/policy.ts'
 import { createSearch } from '../../lib/rollout/search.ts'
 import { selfSearchAll } from '../../lib/rollout/self-search.ts'
 import { IndexThread } from '../../lib/search/index-thread.ts'
-import { buildIndex, readCorpus } from '../../lib/search/local-index.ts'
+import { buildIndex, LocalIndex, readCorpus } from '../../lib/search/local-index.ts'
 import type { SearchProvider } from '../../lib/search/provider.ts'
 import { type BootstrapShot, fewShotPrompt } from '../../lib/training/bootstrap.ts'
 import type { CorpusWork, Result, SearchWork } from '../job.ts'
@@ -50,8 +50,9 @@ export async function searchQuery(work: CorpusWork): Promise<Partial> {
   const folder = indexFolder(work.passages)
   if (!existsSync(folder)) await buildIndex(readCorpus(await corpusFile(work.passages)), folder)
   const opening = performance.now()
-  const index = await IndexThread.open(folder)
+  ;(await LocalIndex.open(folder)).close()
   const opened = performance.now() - opening
+  const index = await IndexThread.open(folder)
   const values: number[] = []
   for (const query of queries(work.queries, work.passages)) {
     const start = performance.now()

@@ -1,5 +1,5 @@
 /**
- * What a simulated search engine is tuned on (ZeroSearch, arXiv 2505.04588 §3.2): a policy answers questions with real
+ * What a simulated search engine is tuned on (ZeroSearch, arXiv 2505.04588): a policy answers questions with real
  * searches, and each query with its documents becomes an example. Deviations: the label is given to what was found and
  * not to the trajectory alone (the same documents may be seen by several), and no example shows the golden answer unless
  * it is asked for.
