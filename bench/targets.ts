@@ -7,7 +7,7 @@ type Dtype = 'bf16' | 'f32'
 interface Target {
   what: string
   variant: string
-  own: `ssrl ${Dtype}`
+  own: `ssrl ${Dtype}` | 'ssrl'
   /** `speed` and `memory` are ratios to a peer; `share` is of the matmul limit; `figure` is the row's own. */
   kind: 'speed' | 'memory' | 'share' | 'figure'
   peer?: string
@@ -63,6 +63,7 @@ export const targets: Target[] = [
   figure("main thread's share of a training step", 'loop-lag/typescript', 2),
   figure('a 10 ms timer while training, latest', 'loop-lag', 50),
   figure('memory over 200 steps, growth', 'memory/200-steps', 1),
+  { ...figure('a query to a million passages', 'search-index/query', 50), own: 'ssrl' },
   figure('quickstart', 'quickstart', 120),
 ]
 
@@ -101,7 +102,8 @@ function measureOf({ kind, peer: name }: Target, own: Row, peer: Row | undefined
 }
 
 const unitOf = (variant: string) =>
-  ({ load: 's', quickstart: 's', 'loop-lag': 'ms' })[variant] ?? (variant.includes('/') ? '%' : '')
+  ({ load: 's', quickstart: 's', 'loop-lag': 'ms', 'search-index/query': 'ms' })[variant] ??
+  (variant.includes('/') ? '%' : '')
 
 /** Three digits: a share of 0.333 is a third. */
 const short = (value: number) => String(Number(value.toPrecision(3)))
