@@ -39,7 +39,8 @@ export function templateVariables(overrides: TemplateVariables = {}): TemplateVa
  * Renders a conversation, keeping apart what the template and trusted turns wrote and what is untrusted.
  *
  * The template runs once with markers in place of untrusted text, which fixes its structure (untrusted text steers no
- * branch), and once per untrusted segment with its real text, which shows what the template makes of it (`| trim`, …).
+ * branch), and once with the real texts, which shows what it makes of them (`| trim`, …); where that does not tell, once
+ * for each of them.
  *
  * @param template Jinja source
  * @throws SsrlError ERR_TOKENIZER when the template can't render the messages or does what can't be traced to a segment
@@ -56,11 +57,13 @@ export function renderChat(
   const markers = makeMarkers(template, turns, texts.length)
   const render = (fill: readonly string[]) => renderTurns(template, turns, fill, options)
   const structure = render(markers)
-  const transformed = texts.map((text, i) => {
-    const marker = markers[i]!
-    const fill = markers.map((other, j) => (i === j ? text : other))
-    return traceSegment(structure, marker, text, () => render(fill))
-  })
+  const traceEach = () =>
+    texts.map((text, i) => {
+      const marker = markers[i]!
+      const fill = markers.map((other, j) => (i === j ? text : other))
+      return traceSegment(structure, marker, text, () => render(fill))
+    })
+  const transformed = traceTogether(structure, markers, texts, render) ?? traceEach()
   return splitAtMarkers(structure, markers, transformed)
 }
 
@@ -194,6 +197,33 @@ function range(start: number, stop?: number, step = 1): number[] {
   return Array.from({ length: Math.max(0, Math.ceil((to - from) / step)) }, (_, i) => from + i * step)
 }
 
+const transforms: ((text: string) => string)[] = [
+  (text) => text,
+  (text) => text.trim(),
+  (text) => text.trimStart(),
+  (text) => text.trimEnd(),
+]
+
+/** What the template makes of all untrusted texts where it treats them alike, which most do; else null. */
+function traceTogether(
+  structure: string,
+  markers: readonly string[],
+  texts: readonly string[],
+  render: (fill: readonly string[]) => string,
+): string[] | null {
+  if (texts.length < 2) return null
+  const rendered = render(texts)
+  const fill = (candidates: readonly string[]) => {
+    const segments = splitAtMarkers(structure, markers, candidates)
+    return segments.map(({ text }) => text).join('')
+  }
+  for (const transform of transforms) {
+    const candidates = texts.map(transform)
+    if (fill(candidates) === rendered) return candidates
+  }
+  return null
+}
+
 /** What the template makes of one untrusted text. */
 function traceSegment(structure: string, marker: string, text: string, render: () => string): string {
   const pieces = structure.split(marker)
@@ -209,7 +239,7 @@ function traceSegment(structure: string, marker: string, text: string, render: (
     // the text changed the template's course: it stands in the course that any other text takes
     return text
   }
-  const candidates = [text, text.trim(), text.trimStart(), text.trimEnd()]
+  const candidates = transforms.map((transform) => transform(text))
   const found = candidates.find((candidate) => pieces.join(candidate) === rendered)
   if (found !== undefined) return found
   if (pieces.length > 2) return text
@@ -225,11 +255,13 @@ function splitAtMarkers(
   texts: readonly string[],
 ): TextSegment[] {
   if (markers.length === 0) return [{ text: structure }]
-  const parts = structure.split(new RegExp(`(${markers.join('|')})`))
-  return parts
+  const indices = new Map(markers.map((marker, index) => [marker, index]))
+  const stem = markers[0]!.slice(0, -'0x'.length)
+  return structure
+    .split(new RegExp(`(${stem}\\d+x)`))
     .map((part) => {
-      const index = markers.indexOf(part)
-      return index < 0 ? { text: part } : { text: texts[index]!, untrusted: true }
+      const index = indices.get(part)
+      return index === undefined ? { text: part } : { text: texts[index]!, untrusted: true }
     })
     .filter((segment) => segment.text !== '')
 }

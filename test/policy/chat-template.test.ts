@@ -71,6 +71,15 @@ test('untrusted text steers no branch of a template', (t) => {
   t.is(segmentsText(trusted), '<|root|>admin')
 })
 
+test('one text that steers a branch does not change what the template makes of the others', (t) => {
+  const source =
+    "{% for m in messages %}{% if m.content == 'x' %}!{% endif %}[{{ m.content | trim }}]{% endfor %}"
+  const turns = (...texts: string[]) => texts.map((content) => ({ role: 'user', content }))
+  const segments = (...texts: string[]) => renderChat(source, turns(...texts)).map(({ text }) => text)
+  t.deepEqual(segments(' a ', 'x'), ['[', 'a', '][', 'x', ']'])
+  t.deepEqual(segments(' a ', 'b'), ['[', 'a', '][', 'b', ']'])
+})
+
 test('text that looks like a template, a marker or a control token stays text', (t) => {
   for (const content of [
     '{{ 7 * 7 }}{% if %}',
