@@ -143,6 +143,7 @@ export { type DocumentLayout, sanitizeText } from './search/sanitize.ts'
 export { createSchedule, type Schedule, type ScheduledSearch, type ScheduleName } from './search/schedule.ts'
 export { searxngProvider, serperProvider } from './search/web.ts'
 export { type ListenOptions, listen, type RunningServer } from './serve/listen.ts'
+export { type ServeOptions, serveApp } from './serve/serve-app.ts'
 export { type Algorithm, algorithms } from './training/algorithms.ts'
 export {
   type BootstrapOptions,

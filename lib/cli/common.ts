@@ -105,8 +105,14 @@ export interface SamplingFlags {
   seed?: number
 }
 
-/** Adds the sampling flags; `defaults` are shown in the help. */
-export function addSamplingOptions(command: Command, defaults: SamplingFlags = {}): Command {
+/** Adds the sampling flags; `defaults` are shown in the help. Without `stops` the command says itself where to stop. */
+export function addSamplingOptions(
+  command: Command,
+  defaults: SamplingFlags = {},
+  { stops = true } = {},
+): Command {
+  const stop = 'stop after this text; may be given several times'
+  if (stops) command.option('--stop <text>', stop, repeated, defaults.stop)
   return command
     .option('--temperature <t>', '0 is greedy', number({ min: 0 }), defaults.temperature)
     .option(
@@ -128,6 +134,5 @@ export function addSamplingOptions(command: Command, defaults: SamplingFlags = {
       integer({ min: 1 }),
       defaults.maxNewTokens,
     )
-    .option('--stop <text>', 'stop after this text; may be given several times', repeated, defaults.stop)
     .option('--seed <n>', 'the same seed gives the same tokens', integer({ min: 0 }), defaults.seed)
 }

@@ -47,6 +47,11 @@ const commands: CommandEntry[] = [
     load: async () => (await import('./generate.ts')).generateCommand(),
   },
   {
+    name: 'chat',
+    summary: 'ask a policy, and watch it think, search and answer',
+    load: async () => (await import('./chat.ts')).chatCommand(),
+  },
+  {
     name: 'index',
     summary: 'make a local search index of a corpus (BM25)',
     load: async () => (await import('./search-index.ts')).indexCommand(),
@@ -55,6 +60,11 @@ const commands: CommandEntry[] = [
     name: 'retrieve',
     summary: "serve a corpus by Search-R1's /retrieve protocol",
     load: async () => (await import('./retrieve.ts')).retrieveCommand(),
+  },
+  {
+    name: 'serve',
+    summary: 'serve a policy by the OpenAI protocol',
+    load: async () => (await import('./serve.ts')).serveCommand(),
   },
   {
     name: 'export',

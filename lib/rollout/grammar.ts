@@ -86,6 +86,11 @@ export class TagParser {
     return this.#ends.length
   }
 
+  /** Characters read whose place in the blocks is certain; what follows them may be the beginning of a tag. */
+  get settledLength(): number {
+    return this.#length - this.#pending.length
+  }
+
   /** The kind of the block that is open now, or null. */
   get openBlock(): TagName | null {
     return this.#open?.kind ?? null

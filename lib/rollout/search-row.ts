@@ -44,7 +44,19 @@ export interface RowInput {
   search: Search
   step: number
   steps: number
+  /** Called for every token as it comes, those from outside too. */
+  onToken?: (token: RowToken) => void
   signal: AbortSignal
+}
+
+export interface RowToken {
+  token: number
+  /** The text that became certain with it. */
+  text: string
+  /** A `TokenSource`: the policy or a search. */
+  source: number
+  /** 0 where the policy did not sample it. */
+  logProb: number
 }
 
 /** What `createTrajectory` wants of a completion that was written in turns. */
@@ -107,14 +119,17 @@ class Row {
 
   /** Writes up to the next search, answers it, and gives the reason to end if there is one. */
   async #turn(): Promise<FinishReason | null> {
-    const { session, sampling, seed, sampleIndex, stopAtAnswer, signal } = this.#input
+    const { session, sampling, seed, sampleIndex, stopAtAnswer, signal, onToken } = this.#input
     const stop = stopAtAnswer ? [searchStop, STOP_TAG] : [searchStop]
     const maxNewTokens = this.#room()
     if (maxNewTokens < 1) return 'length'
     const append = this.#appended
     this.#appended = new Int32Array(0)
-    const own = { seed, sampleIndex, append }
-    const completion = await session.generate({ ...sampling, ...own, stop, maxNewTokens, signal })
+    const completion = await session.generate({
+      ...sampling,
+      ...{ seed, sampleIndex, append, stop, maxNewTokens, signal },
+      onToken: onToken && ((event) => onToken({ ...event, source: TokenSource.policy })),
+    })
     this.#takeCompletion(completion)
     if (completion.finishReason === 'length') return 'length'
     const parsed = this.#parser.finish()
@@ -152,7 +167,9 @@ class Row {
   #append(tokens: Int32Array): void {
     this.#appended = Int32Array.from([...this.#appended, ...tokens])
     for (const token of tokens) {
-      this.#take(token, this.#stream.push(token), TokenSource.search)
+      const text = this.#stream.push(token)
+      this.#take(token, text, TokenSource.search)
+      this.#input.onToken?.({ token, text, source: TokenSource.search, logProb: 0 })
       this.#logProbs.push(0)
       this.#entropies.push(0)
     }

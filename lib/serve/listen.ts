@@ -12,8 +12,8 @@ export interface ListenOptions {
 export interface RunningServer {
   /** As `http://127.0.0.1:8000`. */
   readonly url: string
-  /** Stops listening and breaks off what is open. */
-  close(): Promise<void>
+  /** Stops listening. Answers under way get `grace` milliseconds, then they are broken off; default 0. */
+  close(options?: { grace?: number }): Promise<void>
 }
 
 /** @throws SsrlError `ERR_NETWORK` where the port is taken or the address is not this machine's */
@@ -21,7 +21,10 @@ export function listen(app: Hono, { port, host = '127.0.0.1' }: ListenOptions): 
   return new Promise((resolve, reject) => {
     const server = serve({ fetch: app.fetch, port, hostname: host }, (address) => {
       const shown = address.family === 'IPv6' ? `[${address.address}]` : address.address
-      resolve({ url: `http://${shown}:${address.port}`, close: () => closeServer(server) })
+      resolve({
+        url: `http://${shown}:${address.port}`,
+        close: ({ grace = 0 } = {}) => closeServer(server, grace),
+      })
     })
     server.once('error', (cause) => {
       reject(new SsrlError('ERR_NETWORK', `Can't listen on ${host}:${port}: ${cause.message}`, { cause }))
@@ -29,9 +32,17 @@ export function listen(app: Hono, { port, host = '127.0.0.1' }: ListenOptions): 
   })
 }
 
-function closeServer(server: ServerType): Promise<void> {
+function closeServer(server: ServerType, grace: number): Promise<void> {
   return new Promise((resolve) => {
-    server.close(() => resolve())
-    if ('closeAllConnections' in server) server.closeAllConnections()
+    const connections = 'closeAllConnections' in server ? server : null
+    // A connection that is kept alive between two answers would hold the server open.
+    const sweep = setInterval(() => connections?.closeIdleConnections(), 50)
+    const end = setTimeout(() => connections?.closeAllConnections(), grace)
+    server.close(() => {
+      clearInterval(sweep)
+      clearTimeout(end)
+      resolve()
+    })
+    connections?.closeIdleConnections()
   })
 }

@@ -26,8 +26,24 @@ export function taught(name: string): string {
   return `<think>I see.</think>${parts}<think>I know.</think><answer>${town}</answer>`
 }
 
+/** What a policy is taught by heart: a prompt as it is encoded, and what to write behind it. */
+export interface Lesson {
+  prompt: string
+  completion: string
+}
+
 /** A small policy that was taught these trajectories by heart, so that greedily it writes them. A few seconds. */
-export async function searchingPolicy({ maxPositions = 1024 } = {}): Promise<Policy> {
+export function searchingPolicy(options: { maxPositions?: number } = {}): Promise<Policy> {
+  return taughtPolicy(
+    people.map((name) => ({ prompt: promptOf(name), completion: taught(name) })),
+    options,
+  )
+}
+
+export async function taughtPolicy(
+  lessons: readonly Lesson[],
+  { maxPositions = 1024 } = {},
+): Promise<Policy> {
   const tokenizer = worldTokenizer()
   const policy = await Policy.initialize(
     {
@@ -45,8 +61,8 @@ export async function searchingPolicy({ maxPositions = 1024 } = {}): Promise<Pol
     { tokenizer, seed: 5, dtype: 'f32' },
   )
   const learner = new Learner(policy, { learningRate: 1e-2 })
-  const prompts = people.map((name) => tokenizer.encode(promptOf(name)))
-  const tokens = people.map((name) => tokenizer.encode(promptOf(name) + taught(name)))
+  const prompts = lessons.map(({ prompt }) => tokenizer.encode(prompt))
+  const tokens = lessons.map(({ prompt, completion }) => tokenizer.encode(prompt + completion))
   const lossMask = tokens.map(({ length }, i) =>
     Uint8Array.from({ length: length - 1 }, (_, t) => (t + 1 >= prompts[i]!.length ? 1 : 0)),
   )

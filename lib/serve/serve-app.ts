@@ -1,0 +1,228 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import { type Context, Hono } from 'hono'
+import { bodyLimit } from 'hono/body-limit'
+import { SsrlError } from '../errors.ts'
+import type { Policy } from '../policy/policy.ts'
+import { tokenizerOf } from '../rollout/encode-question.ts'
+import type { PromptTemplate } from '../rollout/prompts.ts'
+import type { Search } from '../rollout/search.ts'
+import { ApiError, toApiError } from './api-error.ts'
+import { Gate } from './gate.ts'
+import { type ReadOptions, readChat, readText, type ServedRequest } from './request.ts'
+import { searchWriter } from './search-writer.ts'
+import { chatShape, type FinishedChoice, type MakeShape, type Shape, textShape } from './shapes.ts'
+import { eventStream } from './stream.ts'
+import { policyWriter, type Writer } from './write.ts'
+
+export interface ServeOptions {
+  policy: Policy
+  /** The model's name for requests. */
+  model: string
+  /** Requests must carry it as `Authorization: Bearer …`; default: whoever reaches the server may ask. */
+  apiKey?: string
+  /** Largest completion of a request; default: what the context holds. */
+  maxNewTokens?: number
+  /** Completions under way or waiting at most; default 256. */
+  maxPending?: number
+  /** Bytes of a request; default 1 MiB. */
+  maxBodyBytes?: number
+  /** Wording around the user's last turn of a chat; default: none. */
+  promptTemplate?: PromptTemplate
+  /**
+   * Answers searches while the policy writes, from `createSearch`; default: nobody does. Then log-probs and stop strings are
+   * refused, as documents stand in the text.
+   */
+  search?: Search
+  /** Once it fires, new requests are refused (503), and those under way go on. */
+  closing?: AbortSignal
+}
+
+/**
+ * A server of the OpenAI protocol over one policy: `/v1/chat/completions`, `/v1/completions`, `/v1/models`. Requests of
+ * all clients are batched by the engine; one whose client leaves ends.
+ *
+ * @throws SsrlError `ERR_TOKENIZER` for a policy without a tokenizer, `ERR_INVALID_ARG`
+ */
+export function serveApp(options: ServeOptions): Hono {
+  const { policy, model, maxPending = 256, maxBodyBytes = 2 ** 20 } = options
+  tokenizerOf(policy)
+  for (const [name, value] of Object.entries({
+    maxPending,
+    maxBodyBytes,
+    maxNewTokens: options.maxNewTokens,
+  })) {
+    if (value === undefined || (Number.isInteger(value) && value >= 1)) continue
+    throw new SsrlError(
+      'ERR_INVALID_ARG',
+      `Expected an integer of at least 1 for ${name} but received ${value}`,
+    )
+  }
+  const reading: ReadOptions = {
+    policy,
+    model,
+    maxNewTokens: options.maxNewTokens ?? policy.config.maxPositions,
+    promptTemplate: options.promptTemplate ?? null,
+  }
+  const work: Work = {
+    policy,
+    model,
+    gate: new Gate(maxPending),
+    writer: options.search ? searchWriter(policy, options.search) : policyWriter(policy),
+  }
+  const app = new Hono<{ Variables: { left: AbortSignal } }>()
+  app.onError((error) => toApiError(error).response())
+  app.notFound(({ req }) => {
+    return new ApiError(`There is no ${req.method} ${req.path} here`, {
+      status: 404,
+      code: 'unknown_url',
+    }).response()
+  })
+  app.use(async (c, next) => {
+    // Taken before the body limit wraps the request into one without it.
+    c.set('left', c.req.raw.signal)
+    if (options.closing?.aborted)
+      throw new ApiError('The server is closing', { status: 503, headers: unread })
+    if (options.apiKey !== undefined) checkKey(c.req.header('authorization'), options.apiKey)
+    await next()
+  })
+  app.use(bodyLimit({ maxSize: maxBodyBytes, onError: () => tooLong(maxBodyBytes) }))
+  const card = { id: model, object: 'model', created: Math.floor(Date.now() / 1000), owned_by: 'ssrl' }
+  app.get('/v1/models', (c) => c.json({ object: 'list', data: [card] }))
+  app.get('/v1/models/:name{.+}', (c) => {
+    if (c.req.param('name') === model) return c.json(card)
+    const message = `The model ${JSON.stringify(c.req.param('name'))} does not exist`
+    throw new ApiError(message, { status: 404, param: 'model', code: 'model_not_found' })
+  })
+  app.post('/v1/chat/completions', async (c) =>
+    answer(work, {
+      request: readChat(await readJson(c), reading),
+      makeShape: chatShape,
+      left: c.get('left'),
+    }),
+  )
+  app.post('/v1/completions', async (c) =>
+    answer(work, {
+      request: readText(await readJson(c), reading),
+      makeShape: textShape,
+      left: c.get('left'),
+    }),
+  )
+  return app as unknown as Hono
+}
+
+interface Work {
+  policy: Policy
+  model: string
+  gate: Gate
+  writer: Writer
+}
+
+/** With what is answered before the body was read: the rest of it is not to be taken for the next request. */
+const unread = { Connection: 'close' }
+
+function checkKey(header: string | undefined, key: string): void {
+  const digest = (text: string) => createHash('sha256').update(text).digest()
+  // Digests have one length, and comparing them takes the same time whatever was sent.
+  if (timingSafeEqual(digest(header ?? ''), digest(`Bearer ${key}`))) return
+  throw new ApiError("Expected the server's key as 'Authorization: Bearer KEY'", {
+    status: 401,
+    code: 'invalid_api_key',
+    headers: { ...unread, 'WWW-Authenticate': 'Bearer' },
+  })
+}
+
+function tooLong(bytes: number): Response {
+  return new ApiError(`Expected a request of at most ${bytes} bytes`, {
+    status: 413,
+    code: 'request_too_large',
+    headers: unread,
+  }).response()
+}
+
+/** A page in a browser can send JSON to this machine without asking, but not under JSON's own name. */
+async function readJson(c: Context): Promise<unknown> {
+  if (!/^application\/json\s*(;|$)/i.test(c.req.header('content-type') ?? '')) {
+    throw new ApiError('Expected the content type application/json', { status: 415 })
+  }
+  try {
+    return await c.req.json()
+  } catch (cause) {
+    throw new ApiError(`Expected JSON: ${(cause as Error).message}`, { status: 400, cause })
+  }
+}
+
+interface Job {
+  request: ServedRequest
+  makeShape: MakeShape
+  left: AbortSignal
+}
+
+async function answer(work: Work, { request, makeShape, left }: Job): Promise<Response> {
+  const { policy, model, gate } = work
+  const shape = makeShape({ model, tokenizer: tokenizerOf(policy), logProbs: request.logProbs })
+  const leave = gate.enter(request.prompts.length * request.n)
+  try {
+    if (!request.stream) return Response.json(await writeWhole(work, { request, shape, signal: left }))
+    return await eventStream(
+      left,
+      (send, signal) => writeChunks(work, { request, shape, signal }, send),
+      leave,
+    )
+  } finally {
+    if (!request.stream) leave()
+  }
+}
+
+interface Writing {
+  request: ServedRequest
+  shape: Shape
+  signal: AbortSignal
+}
+
+async function writeWhole({ writer }: Work, { request, shape, signal }: Writing): Promise<object> {
+  const count = request.prompts.length * request.n
+  const choices: FinishedChoice[] = Array.from({ length: count }, () => ({
+    text: '',
+    tokens: [],
+    finishReason: 'length',
+  }))
+  const usage = await writer(request, {
+    signal,
+    onPiece: (choice, { text, tokens }) => {
+      choices[choice]!.text += text
+      choices[choice]!.tokens.push(...tokens)
+    },
+    onEnd: (choice, finishReason) => {
+      choices[choice]!.finishReason = finishReason
+    },
+  })
+  return shape.whole(choices, usage)
+}
+
+async function writeChunks(
+  { writer }: Work,
+  { request, shape, signal }: Writing,
+  send: (chunk: object) => void,
+): Promise<void> {
+  // Where usage was asked for, the other chunks say that theirs is yet to come.
+  const chunk = (value: object) => send(request.includeUsage ? { ...value, usage: null } : value)
+  const opened = new Set<number>()
+  const open = (choice: number) => {
+    if (opened.has(choice)) return
+    opened.add(choice)
+    const opening = shape.opening(choice)
+    if (opening) chunk(opening)
+  }
+  const usage = await writer(request, {
+    signal,
+    onPiece: (choice, piece) => {
+      open(choice)
+      chunk(shape.piece(choice, piece))
+    },
+    onEnd: (choice, finishReason) => {
+      open(choice)
+      chunk(shape.ending(choice, finishReason))
+    },
+  })
+  if (request.includeUsage) send(shape.usage(usage))
+}
