@@ -1,13 +1,14 @@
 /**
- * Self-search RL on questions of your own, one JSON object a line: {"question": "…", "golden_answers": ["…"]}.
+ * SSRL: the policy answers its own searches, and learns from the answers' score. Questions are JSON objects, one a line:
+ * {"question": "…", "golden_answers": ["…"]}.
  *
- *   node --import=tsx examples/train.ts POLICY TRAIN HELD_OUT OUTPUT [STEPS]
+ *   node --import=tsx examples/ssrl.ts POLICY TRAIN HELD_OUT OUTPUT [STEPS]
  */
 import { loadQuestions, Policy, SSRLTrainer } from 'ssrl'
 
 const [source, train, heldOut, outputDirectory, steps = '100'] = process.argv.slice(2)
 if (!source || !train || !heldOut || !outputDirectory) {
-  throw new Error('usage: train.ts POLICY TRAIN HELD_OUT OUTPUT [STEPS]')
+  throw new Error('usage: ssrl.ts POLICY TRAIN HELD_OUT OUTPUT [STEPS]')
 }
 
 const policy = await Policy.load(source)
