@@ -17,7 +17,7 @@ import {
   type SamplingFlags,
 } from './common.ts'
 import { Interrupted, onInterrupt } from './interrupt.ts'
-import { addSearchOptions, openSearch, type SearchFlags } from './search-options.ts'
+import { addSearchOptions, type OpenedSearch, openSearch, type SearchFlags } from './search-options.ts'
 
 interface ChatFlags extends PolicyOptions, SamplingFlags, SearchFlags {
   search: string
@@ -52,16 +52,16 @@ async function chat(flags: ChatFlags): Promise<void> {
   const { Policy } = await import('../policy/policy.ts')
   const loading = onInterrupt()
   let policy: Policy | undefined
-  let searching: Awaited<ReturnType<typeof openSearch>> | undefined
+  let searching: OpenedSearch | null = null
   try {
     const { device, dtype, threads } = flags
     policy = await Policy.load(flags.policy, { device, dtype, threads, signal: loading.signal })
     searching = await openSearch(flags, loading.signal)
     loading.dispose()
-    await converse(policy, searching.search, flags)
+    await converse(policy, searching!.search, flags)
   } finally {
     loading.dispose()
-    await searching?.close()
+    await searching?.provider.close?.()
     await policy?.dispose()
   }
 }

@@ -4,21 +4,10 @@ import { SsrlError } from '../errors.ts'
 import type { Endpoint } from '../evaluation/endpoint.ts'
 import type { MethodName, Shot } from '../evaluation/methods.ts'
 import { Progress } from '../logging/progress.ts'
-import type { Search } from '../rollout/search.ts'
-import type { SearchProvider } from '../search/provider.ts'
-import { providerSpelling } from '../search/provider-spelling.ts'
-import type { DocumentLayout } from '../search/sanitize.ts'
 import { addPolicyOptions, integer, note, number, type PolicyOptions, printJson } from './common.ts'
 import { onInterrupt } from './interrupt.ts'
 import { printSummary } from './score.ts'
-
-interface SearchFlags {
-  search?: string
-  searchTopK?: number
-  maxDocumentTokens?: number
-  maxSearches?: number
-  documentLayout?: DocumentLayout
-}
+import { addSearchOptions, openSearch, type SearchFlags, withoutSearch } from './search-options.ts'
 
 interface EvalFlags extends PolicyOptions, SearchFlags {
   endpoint?: string
@@ -47,7 +36,7 @@ export function evalCommand(): Command {
   const command = new Command('eval').description(
     'Evaluate a policy or an OpenAI-compatible endpoint on question files.',
   )
-  return addPolicyOptions(command, { required: false })
+  addPolicyOptions(command, { required: false })
     .option(
       '--endpoint <url>',
       'an OpenAI-compatible server instead, as http://localhost:8000/v1; OPENAI_API_KEY is sent',
@@ -74,16 +63,6 @@ export function evalCommand(): Command {
     .option('--limit <n>', 'the first so many questions of each file', integer({ min: 1 }))
     .option('--seed <n>', 'of sampling and of the intervals', integer({ min: 0 }), 0)
     .option('--prompt-template <name>', 'for self-search: a built-in name, or a file with {question}')
-    .option('--search <provider>', `for self-search: who answers the searches: ${providerSpelling}`)
-    .option('--search-top-k <k>', 'documents for a query (default: 3)', integer({ min: 1 }))
-    .option('--max-document-tokens <n>', 'tokens of one document (default: 200)', integer({ min: 1 }))
-    .option('--max-searches <n>', 'searches of a completion (default: no limit)', integer({ min: 0 }))
-    .addOption(
-      new Option('--document-layout <layout>', 'how documents are shown (default: numbered)').choices([
-        'numbered',
-        'plain',
-      ]),
-    )
     .option('--shots <file>', 'for few-shot: examples with question and golden_answers')
     .addOption(
       new Option('--format <mode>', 'rule of the format score')
@@ -93,13 +72,14 @@ export function evalCommand(): Command {
     .option('-o, --output <folder>', 'write predictions.jsonl and summary.json here')
     .option('--json', 'print the summary as JSON')
     .action(runEvaluation)
+  return addSearchOptions(command, 'for self-search: who answers the searches')
 }
 
 async function runEvaluation(flags: EvalFlags): Promise<void> {
   const { evaluate } = await import('../evaluation/evaluate.ts')
   const questions = await readBenchmarks(flags.data)
   const { endpoint, policy } = await openSource(flags)
-  const provider = await openProvider(flags)
+  const searching = await openSearch(flags)
   const interrupt = onInterrupt()
   const progress = new Progress({ total: 1, label: 'question', interval: 5000 })
   try {
@@ -121,13 +101,13 @@ async function runEvaluation(flags: EvalFlags): Promise<void> {
       policy,
       endpoint,
       questions,
-      search: await searchOf(provider, flags),
+      search: searching?.search,
       temperature: flags.temperature ?? (flags.n > 1 ? 1 : 0),
       promptTemplate: promptTemplate === undefined ? undefined : await readTemplate(promptTemplate),
       shots: shots === undefined ? undefined : await readShots(shots),
       about: {
         ...(policy ? { policy: source, dtype: policy.dtype } : {}),
-        ...(provider ? { search: provider.name } : {}),
+        ...(searching ? { search: searching.provider.name } : {}),
         data,
       },
       signal: interrupt.signal,
@@ -139,35 +119,9 @@ async function runEvaluation(flags: EvalFlags): Promise<void> {
     if (flags.output !== undefined) note(`wrote predictions.jsonl and summary.json into ${flags.output}`)
   } finally {
     interrupt.dispose()
-    await provider?.close?.()
+    await searching?.provider.close?.()
     await policy?.dispose()
   }
-}
-
-const searchFlags = ['searchTopK', 'maxDocumentTokens', 'maxSearches', 'documentLayout'] as const
-
-/** @throws SsrlError `ERR_INVALID_ARG` where something is said of searches that nobody from outside answers */
-async function openProvider(flags: EvalFlags): Promise<SearchProvider | null> {
-  const said = searchFlags.find((name) => flags[name] !== undefined)
-  if (flags.search === undefined && said !== undefined) {
-    throw new SsrlError('ERR_INVALID_ARG', `Expected --search beside ${said}`)
-  }
-  if (flags.search === undefined) return null
-  const { createProvider } = await import('../search/create-provider.ts')
-  return createProvider(flags.search)
-}
-
-async function searchOf(provider: SearchProvider | null, flags: EvalFlags): Promise<Search | undefined> {
-  if (provider === null) return undefined
-  const { createSearch } = await import('../rollout/search.ts')
-  const { searchTopK: topK, maxDocumentTokens, maxSearches, documentLayout: layout } = flags
-  return createSearch({ provider, topK, maxDocumentTokens, maxSearches, layout })
-}
-
-/** What `evaluate` takes as it is. */
-function withoutSearch(flags: EvalFlags): Omit<EvalFlags, keyof SearchFlags> {
-  const { search, searchTopK, maxDocumentTokens, maxSearches, documentLayout, ...rest } = flags
-  return rest
 }
 
 async function openSource({ endpoint: url, model, policy: source, device, dtype, threads }: EvalFlags) {

@@ -69,11 +69,11 @@ async function serveUntilInterrupted(policy: Policy, flags: ServeFlags): Promise
   const { listen } = await import('../serve/listen.ts')
   const apiKey = process.env.SSRL_API_KEY || undefined
   const interrupt = onInterrupt('letting answers under way finish; once more to leave at once')
-  let searching: Awaited<ReturnType<typeof openSearch>> | undefined
+  const searching = await openSearch(flags, interrupt.signal).catch((error: unknown) => {
+    interrupt.dispose()
+    throw error
+  })
   try {
-    if (flags.search !== undefined) {
-      searching = await openSearch({ ...flags, search: flags.search }, interrupt.signal)
-    }
     const app = serveApp({
       policy,
       search: searching?.search,
@@ -84,6 +84,7 @@ async function serveUntilInterrupted(policy: Policy, flags: ServeFlags): Promise
       maxBodyBytes: flags.maxBodyBytes,
       promptTemplate: await readTemplate(flags.promptTemplate),
       closing: interrupt.signal,
+      onError: (error) => note(`error: ${error instanceof Error ? error.message : String(error)}`),
     })
     const server = await listen(app, { port: flags.port, host: flags.host })
     print(`${server.url}/v1`)
@@ -94,7 +95,7 @@ async function serveUntilInterrupted(policy: Policy, flags: ServeFlags): Promise
     await server.close({ grace: flags.grace * 1000 })
   } finally {
     interrupt.dispose()
-    await searching?.close()
+    await searching?.provider.close?.()
   }
 }
 

@@ -35,6 +35,8 @@ export interface ServeOptions {
   search?: Search
   /** Once it fires, new requests are refused (503), and those under way go on. */
   closing?: AbortSignal
+  /** Receives what went wrong on the server's side (5xx): clients are told little of it. */
+  onError?: (error: unknown) => void
 }
 
 /**
@@ -63,14 +65,15 @@ export function serveApp(options: ServeOptions): Hono {
     maxNewTokens: options.maxNewTokens ?? policy.config.maxPositions,
     promptTemplate: options.promptTemplate ?? null,
   }
-  const work: Work = {
-    policy,
-    model,
-    gate: new Gate(maxPending),
-    writer: options.search ? searchWriter(policy, options.search) : policyWriter(policy),
+  const toAnswer = (error: unknown, left: AbortSignal): ApiError => {
+    const told = toApiError(error)
+    if (told !== error && told.options.status >= 500 && !left.aborted) options.onError?.(error)
+    return told
   }
+  const writer = options.search ? searchWriter(policy, options.search) : policyWriter(policy)
+  const work: Work = { policy, model, gate: new Gate(maxPending), writer, toAnswer }
   const app = new Hono<{ Variables: { left: AbortSignal } }>()
-  app.onError((error) => toApiError(error).response())
+  app.onError((error, c) => toAnswer(error, c.get('left')).response())
   app.notFound(({ req }) => {
     return new ApiError(`There is no ${req.method} ${req.path} here`, {
       status: 404,
@@ -115,6 +118,8 @@ interface Work {
   model: string
   gate: Gate
   writer: Writer
+  /** What a client is told of an error; `left` fires when it is gone. */
+  toAnswer: (error: unknown, left: AbortSignal) => ApiError
 }
 
 /** With what is answered before the body was read: the rest of it is not to be taken for the next request. */
@@ -163,11 +168,12 @@ async function answer(work: Work, { request, makeShape, left }: Job): Promise<Re
   const leave = gate.enter(request.prompts.length * request.n)
   try {
     if (!request.stream) return Response.json(await writeWhole(work, { request, shape, signal: left }))
-    return await eventStream(
+    return await eventStream({
       left,
-      (send, signal) => writeChunks(work, { request, shape, signal }, send),
-      leave,
-    )
+      write: (send, signal) => writeChunks(work, { request, shape, signal }, send),
+      toEvent: (error, signal) => work.toAnswer(error, signal).body,
+      onOver: leave,
+    })
   } finally {
     if (!request.stream) leave()
   }

@@ -1,18 +1,19 @@
-import { toApiError } from './api-error.ts'
+export interface EventStreamOptions {
+  /** Fires when the client leaves. */
+  left: AbortSignal
+  /** Sends the events; its signal fires when nobody reads any more. */
+  write: (send: (event: object) => void, signal: AbortSignal) => Promise<void>
+  /** The last event of a stream that failed. */
+  toEvent: (error: unknown, signal: AbortSignal) => object
+  /** Called once, when nothing is being written any more. */
+  onOver: () => void
+}
 
 /**
  * Server-sent events of one answer, `[DONE]` last. The response begins with the first of them, so that what fails before
- * has a status of its own; what fails later is the last event.
- *
- * @param left fires when the client leaves
- * @param write sends the events; its signal fires when nobody reads any more
- * @param onOver called once, when nothing is being written any more
+ * has a status of its own.
  */
-export async function eventStream(
-  left: AbortSignal,
-  write: (send: (event: object) => void, signal: AbortSignal) => Promise<void>,
-  onOver: () => void,
-): Promise<Response> {
+export async function eventStream({ left, write, toEvent, onOver }: EventStreamOptions): Promise<Response> {
   const encoder = new TextEncoder()
   const unread = new AbortController()
   const signal = AbortSignal.any([left, unread.signal])
@@ -38,7 +39,7 @@ export async function eventStream(
     .then(() => sendText('[DONE]'))
     .catch((error: unknown) => {
       if (!isBegun) throw error
-      sendText(JSON.stringify(toApiError(error).body))
+      sendText(JSON.stringify(toEvent(error, signal)))
     })
     .finally(() => {
       onOver()

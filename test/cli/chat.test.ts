@@ -80,7 +80,7 @@ testWithSqlite(
   async (t) => {
     const text = 'Cleo is from <answer>Rome</answer>, birthplace of many.'
     await buildIndex([{ id: '1', title: 'Cleo', text }], at('index'))
-    const args = ['--search', `local:${at('index')}`, '--layout', 'plain', '--documents', '1']
+    const args = ['--search', `local:${at('index')}`, '--document-layout', 'plain', '--search-top-k', '1']
     const { stdout, stderr, exitCode } = await chat({ input: questionOf('Cleo'), args })
     t.is(exitCode, 0, stderr)
     const shown =
@@ -149,6 +149,14 @@ test('a provider or a policy that is not there is one clear message', async (t) 
   const unknown = await chat({ input: 'x', args: ['--search', 'nobody'] })
   t.is(unknown.exitCode, 2)
   t.regex(unknown.stderr, /^error ERR_INVALID_CONFIG: Expected a search provider/)
+  for (const flags of [
+    ['--search-top-k', '2'],
+    ['--search', 'http://127.0.0.1:9', '--real-searches', '2'],
+  ]) {
+    const idle = await chat({ input: 'x', args: flags })
+    t.is(idle.exitCode, 2)
+    t.regex(idle.stderr, /^error ERR_INVALID_ARG: Expected --search/)
+  }
   const missing = await chat({ input: 'x', args: ['--search', `local:${at('nothing')}`] })
   t.is(missing.exitCode, 1)
   t.is((await chat({ input: 'x', policy: 'nothing' })).exitCode, 1)

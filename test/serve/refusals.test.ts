@@ -183,7 +183,9 @@ test('with a key, requests without it are 401', async (t) => {
 })
 
 test('what goes wrong while a stream is under way is its last event, an error to the client', async (t) => {
-  const { client, policy } = await serving(t, { maxPositions: 60_000 })
+  const seen: unknown[] = []
+  const onError = (error: unknown) => seen.push((error as { code?: string }).code)
+  const { client, policy } = await serving(t, { maxPositions: 60_000, onError })
   const endless = { ...text, max_tokens: 50_000, ignore_eos: true, stream: true } as const
   const chunks = await client.completions.create(endless)
   const reading = async () => {
@@ -192,6 +194,7 @@ test('what goes wrong while a stream is under way is its last event, an error to
   }
   await t.throwsAsync(reading(), { instanceOf: OpenAI.APIError, message: /disposed/ })
   await t.throwsAsync(client.completions.create(text), { message: /503 .*disposed/ })
+  t.deepEqual(seen, ['ERR_DISPOSED', 'ERR_DISPOSED'])
 })
 
 test('a server that closes lets answers finish, takes no further request, and breaks off after the grace', async (t) => {

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import test from 'ava'
+import { selfProvider } from '../../lib/search/provider.ts'
 import { SSRLTrainer } from '../../lib/training/ssrl-trainer.ts'
 import { questions, shortTemplate, tinyPolicy } from '../helpers/tiny-policy.ts'
 
@@ -17,15 +18,18 @@ test('docs/training.md explains every field of a step record', async (t) => {
     maxSteps: 1,
     answerReward: 'majorityVote',
     estimator: 'gae',
+    searchSchedule: 'real',
+    search: selfProvider,
   })
   const record = await trainer.run()
   trainer.dispose()
   await policy.dispose()
   for (const [name, value] of Object.entries(record!)) {
-    const row = document.split('\n').find((line) => line.startsWith('|') && line.includes(`\`${name}`))
-    t.truthy(row, name)
+    const isAbout = new RegExp(`^\\|.*\`${name}[\`.]`)
+    const lines = document.split('\n').filter((line) => isAbout.test(line))
+    t.true(lines.length > 0, name)
     if (['rewardParts', 'evaluation'].includes(name) || typeof value !== 'object') continue
     for (const part of Object.keys(value as object))
-      t.regex(row!, new RegExp(`\\.${part}\``), `${name}.${part}`)
+      t.regex(lines.join('\n'), new RegExp(`\\.${part}\``), `${name}.${part}`)
   }
 })
