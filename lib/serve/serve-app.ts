@@ -6,13 +6,13 @@ import type { Policy } from '../policy/policy.ts'
 import { tokenizerOf } from '../rollout/encode-question.ts'
 import type { PromptTemplate } from '../rollout/prompts.ts'
 import type { Search } from '../rollout/search.ts'
+import { answer, type Work } from './answer.ts'
 import { ApiError, toApiError } from './api-error.ts'
 import { Gate } from './gate.ts'
-import { type ReadOptions, readChat, readText, type ServedRequest } from './request.ts'
+import { type ReadOptions, readChat, readText } from './request.ts'
 import { searchWriter } from './search-writer.ts'
-import { chatShape, type FinishedChoice, type MakeShape, type Shape, textShape } from './shapes.ts'
-import { eventStream } from './stream.ts'
-import { policyWriter, type Writer } from './write.ts'
+import { chatShape, textShape } from './shapes.ts'
+import { policyWriter } from './write.ts'
 
 export interface ServeOptions {
   policy: Policy
@@ -46,19 +46,8 @@ export interface ServeOptions {
  * @throws SsrlError `ERR_TOKENIZER` for a policy without a tokenizer, `ERR_INVALID_ARG`
  */
 export function serveApp(options: ServeOptions): Hono {
-  const { policy, model, maxPending = 256, maxBodyBytes = 2 ** 20 } = options
-  tokenizerOf(policy)
-  for (const [name, value] of Object.entries({
-    maxPending,
-    maxBodyBytes,
-    maxNewTokens: options.maxNewTokens,
-  })) {
-    if (value === undefined || (Number.isInteger(value) && value >= 1)) continue
-    throw new SsrlError(
-      'ERR_INVALID_ARG',
-      `Expected an integer of at least 1 for ${name} but received ${value}`,
-    )
-  }
+  checkOptions(options)
+  const { policy, model, maxPending = 256, maxBodyBytes = 2 ** 20, search } = options
   const reading: ReadOptions = {
     policy,
     model,
@@ -70,56 +59,62 @@ export function serveApp(options: ServeOptions): Hono {
     if (told !== error && told.options.status >= 500 && !left.aborted) options.onError?.(error)
     return told
   }
-  const writer = options.search ? searchWriter(policy, options.search) : policyWriter(policy)
+  const writer = search ? searchWriter(policy, search) : policyWriter(policy)
   const work: Work = { policy, model, gate: new Gate(maxPending), writer, toAnswer }
-  const app = new Hono<{ Variables: { left: AbortSignal } }>()
+  const app: ServedApp = new Hono()
   app.onError((error, c) => toAnswer(error, c.get('left')).response())
   app.notFound(({ req }) => {
-    return new ApiError(`There is no ${req.method} ${req.path} here`, {
-      status: 404,
-      code: 'unknown_url',
-    }).response()
+    const message = `There is no ${req.method} ${req.path} here`
+    return new ApiError(message, { status: 404, code: 'unknown_url' }).response()
   })
-  app.use(async (c, next) => {
-    // Taken before the body limit wraps the request into one without it.
-    c.set('left', c.req.raw.signal)
-    if (options.closing?.aborted)
-      throw new ApiError('The server is closing', { status: 503, headers: unread })
-    if (options.apiKey !== undefined) checkKey(c.req.header('authorization'), options.apiKey)
-    await next()
-  })
+  guard(app, options)
   app.use(bodyLimit({ maxSize: maxBodyBytes, onError: () => tooLong(maxBodyBytes) }))
-  const card = { id: model, object: 'model', created: Math.floor(Date.now() / 1000), owned_by: 'ssrl' }
-  app.get('/v1/models', (c) => c.json({ object: 'list', data: [card] }))
-  app.get('/v1/models/:name{.+}', (c) => {
-    if (c.req.param('name') === model) return c.json(card)
-    const message = `The model ${JSON.stringify(c.req.param('name'))} does not exist`
-    throw new ApiError(message, { status: 404, param: 'model', code: 'model_not_found' })
+  listModel(app, model)
+  app.post('/v1/chat/completions', async (c) => {
+    const request = readChat(await readJson(c), reading)
+    return answer(work, { request, makeShape: chatShape, left: c.get('left') })
   })
-  app.post('/v1/chat/completions', async (c) =>
-    answer(work, {
-      request: readChat(await readJson(c), reading),
-      makeShape: chatShape,
-      left: c.get('left'),
-    }),
-  )
-  app.post('/v1/completions', async (c) =>
-    answer(work, {
-      request: readText(await readJson(c), reading),
-      makeShape: textShape,
-      left: c.get('left'),
-    }),
-  )
+  app.post('/v1/completions', async (c) => {
+    const request = readText(await readJson(c), reading)
+    return answer(work, { request, makeShape: textShape, left: c.get('left') })
+  })
   return app as unknown as Hono
 }
 
-interface Work {
-  policy: Policy
-  model: string
-  gate: Gate
-  writer: Writer
-  /** What a client is told of an error; `left` fires when it is gone. */
-  toAnswer: (error: unknown, left: AbortSignal) => ApiError
+/** `left` fires when the client leaves. */
+type ServedApp = Hono<{ Variables: { left: AbortSignal } }>
+
+function checkOptions({ policy, maxPending, maxBodyBytes, maxNewTokens }: ServeOptions): void {
+  tokenizerOf(policy)
+  for (const [name, value] of Object.entries({ maxPending, maxBodyBytes, maxNewTokens })) {
+    if (value === undefined || (Number.isInteger(value) && value >= 1)) continue
+    const message = `Expected an integer of at least 1 for ${name} but received ${value}`
+    throw new SsrlError('ERR_INVALID_ARG', message)
+  }
+}
+
+function guard(app: ServedApp, { apiKey, closing }: ServeOptions): void {
+  app.use(async (c, next) => {
+    // Taken before the body limit wraps the request into one without it.
+    c.set('left', c.req.raw.signal)
+    if (closing?.aborted) throw new ApiError('The server is closing', { status: 503, headers: unread })
+    if (apiKey !== undefined) checkKey(c.req.header('authorization'), apiKey)
+    await next()
+  })
+}
+
+function listModel(app: ServedApp, model: string): void {
+  const card = { id: model, object: 'model', created: Math.floor(Date.now() / 1000), owned_by: 'ssrl' }
+  app.get('/v1/models', (c) => c.json({ object: 'list', data: [card] }))
+  app.get('/v1/models/:name{.+}', (c) => {
+    const name = c.req.param('name')
+    if (name === model) return c.json(card)
+    throw new ApiError(`The model ${JSON.stringify(name)} does not exist`, {
+      status: 404,
+      param: 'model',
+      code: 'model_not_found',
+    })
+  })
 }
 
 /** With what is answered before the body was read: the rest of it is not to be taken for the next request. */
@@ -154,81 +149,4 @@ async function readJson(c: Context): Promise<unknown> {
   } catch (cause) {
     throw new ApiError(`Expected JSON: ${(cause as Error).message}`, { status: 400, cause })
   }
-}
-
-interface Job {
-  request: ServedRequest
-  makeShape: MakeShape
-  left: AbortSignal
-}
-
-async function answer(work: Work, { request, makeShape, left }: Job): Promise<Response> {
-  const { policy, model, gate } = work
-  const shape = makeShape({ model, tokenizer: tokenizerOf(policy), logProbs: request.logProbs })
-  const leave = gate.enter(request.prompts.length * request.n)
-  try {
-    if (!request.stream) return Response.json(await writeWhole(work, { request, shape, signal: left }))
-    return await eventStream({
-      left,
-      write: (send, signal) => writeChunks(work, { request, shape, signal }, send),
-      toEvent: (error, signal) => work.toAnswer(error, signal).body,
-      onOver: leave,
-    })
-  } finally {
-    if (!request.stream) leave()
-  }
-}
-
-interface Writing {
-  request: ServedRequest
-  shape: Shape
-  signal: AbortSignal
-}
-
-async function writeWhole({ writer }: Work, { request, shape, signal }: Writing): Promise<object> {
-  const count = request.prompts.length * request.n
-  const choices: FinishedChoice[] = Array.from({ length: count }, () => ({
-    text: '',
-    tokens: [],
-    finishReason: 'length',
-  }))
-  const usage = await writer(request, {
-    signal,
-    onPiece: (choice, { text, tokens }) => {
-      choices[choice]!.text += text
-      choices[choice]!.tokens.push(...tokens)
-    },
-    onEnd: (choice, finishReason) => {
-      choices[choice]!.finishReason = finishReason
-    },
-  })
-  return shape.whole(choices, usage)
-}
-
-async function writeChunks(
-  { writer }: Work,
-  { request, shape, signal }: Writing,
-  send: (chunk: object) => void,
-): Promise<void> {
-  // Where usage was asked for, the other chunks say that theirs is yet to come.
-  const chunk = (value: object) => send(request.includeUsage ? { ...value, usage: null } : value)
-  const opened = new Set<number>()
-  const open = (choice: number) => {
-    if (opened.has(choice)) return
-    opened.add(choice)
-    const opening = shape.opening(choice)
-    if (opening) chunk(opening)
-  }
-  const usage = await writer(request, {
-    signal,
-    onPiece: (choice, piece) => {
-      open(choice)
-      chunk(shape.piece(choice, piece))
-    },
-    onEnd: (choice, finishReason) => {
-      open(choice)
-      chunk(shape.ending(choice, finishReason))
-    },
-  })
-  if (request.includeUsage) send(shape.usage(usage))
 }

@@ -66,13 +66,16 @@ test('serve takes its key from the environment, and a name, limits and wording f
     '--max-new-tokens',
     '5',
   ]
-  const { client, baseURL, child } = await start(t, flags, { SSRL_API_KEY: 'secret' })
+  const more = [...flags, '--search', 'self']
+  const { client, baseURL, child } = await start(t, more, { SSRL_API_KEY: 'secret' })
   const request = { model: 'ada', messages: [{ role: 'user' as const, content: 'Hi' }] }
   t.is((await client.chat.completions.create(request)).usage!.completion_tokens <= 5, true)
   t.is((await fetch(`${baseURL}/models`)).status, 401)
   await t.throwsAsync(client.chat.completions.create({ ...request, n: 2 }), { message: /400 .*at most 1/ })
   const long = [{ role: 'user' as const, content: 'x'.repeat(400) }]
   await t.throwsAsync(client.chat.completions.create({ ...request, messages: long }), { message: /413/ })
+  const stopped = client.chat.completions.create({ ...request, stop: 'x' })
+  await t.throwsAsync(stopped, { message: /400 stop is not supported here: .* searches/ })
   child.kill('SIGTERM')
   t.is((await child).exitCode, 0)
 })
