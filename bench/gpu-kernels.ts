@@ -8,7 +8,7 @@ export interface GpuKernel {
   /** 'matmul/2048': the kernel, and its size */
   name: string
   kernel: string
-  args: Record<string, unknown>
+  args: () => Record<string, unknown>
   /** read and written at least once */
   bytes: number
   /** of the tensor cores */
@@ -22,7 +22,7 @@ export interface Card {
   flops: number
 }
 
-const cards: Card[] = [
+export const cards: Card[] = [
   { name: /H200/, bandwidth: 4.8e12, flops: 989e12 },
   { name: /H100.*(PCIe|NVL)/, bandwidth: 2.0e12, flops: 756e12 },
   { name: /H100/, bandwidth: 3.35e12, flops: 989e12 },
@@ -43,22 +43,41 @@ export function gpuKernels(scale = 1): GpuKernel[] {
   const of = (size: number, unit = 1) => Math.max(1, Math.round((size * scale) / unit)) * unit
   const [rows, hidden, ffn, vocabulary] = [of(8192), of(896, 64), of(4864, 64), of(49152, 8)]
   const [heads, kvHeads, headDim] = [14, 2, 64]
+  const shape = { heads, kvHeads, headDim }
   return [
     matmul(rows, hidden, 2 * ffn),
+    matmulBackward(rows, hidden, 2 * ffn),
+    matmul(of(256), hidden, 2 * ffn),
     matmul(of(32), hidden, 2 * ffn),
-    ...attention({ sequences: of(8), length: of(1024), heads, kvHeads, headDim }),
-    paged({ sequences: of(32), length: of(2048, 64), heads, kvHeads, headDim }),
+    ...attention({ sequences: of(8), length: of(1024), ...shape }),
+    paged({ sequences: of(32), length: of(2048, 64), ...shape }),
     policyLoss(of(2048), hidden, vocabulary),
+    logProbs(of(2048), hidden, vocabulary),
     sampling(of(256), vocabulary),
+    sampling(of(32), vocabulary),
     ...rowWise(rows, hidden, ffn),
-    adamw(of(2 ** 24)),
+    rope(rows, heads + kvHeads, headDim),
+    ...embedding(rows, hidden, vocabulary),
+    ...optimizer(of(2 ** 24)),
   ]
 }
 
 function matmul(rows: number, inputs: number, outputs: number): GpuKernel {
-  const args = { x: bf16(rows * inputs), weight: floats(outputs * inputs), inputs, outputType: 'bf16' }
+  const args = () => ({
+    ...{ x: bf16(rows * inputs), weight: floats(outputs * inputs), inputs, outputType: 'bf16' },
+  })
   const bytes = 2 * (rows * inputs + outputs * inputs + rows * outputs)
   return { name: `matmul/${rows}`, kernel: 'matmul', args, bytes, flops: 2 * rows * inputs * outputs }
+}
+
+/** By x and by the weight, whose f32 gradient is added to; and the bias's. */
+function matmulBackward(rows: number, inputs: number, outputs: number): GpuKernel {
+  const args = () => ({
+    ...{ dy: bf16(rows * outputs), x: bf16(rows * inputs), weight: floats(outputs * inputs), inputs },
+  })
+  const bytes = 2 * (3 * rows * outputs + rows * inputs) + 4 * rows * inputs + (2 + 8) * outputs * inputs
+  const flops = 4 * rows * inputs * outputs
+  return { name: `matmul-backward/${rows}`, kernel: 'matmulBackward', args, bytes, flops }
 }
 
 interface AttentionSizes {
@@ -71,22 +90,20 @@ interface AttentionSizes {
 
 function attention({ sequences, length, heads, kvHeads, headDim }: AttentionSizes): GpuKernel[] {
   const rows = sequences * length
-  const q = bf16(rows * heads * headDim)
-  const k = bf16(rows * kvHeads * headDim)
-  const offsets = Int32Array.from({ length: sequences + 1 }, (_, i) => i * length)
-  const shape = {
-    heads,
-    kvHeads,
-    headDim,
-    scale: headDim ** -0.5,
-    offsets,
-    positions: new Int32Array(sequences),
+  const [queries, keys] = [rows * heads * headDim, rows * kvHeads * headDim]
+  const forward = () => {
+    const k = bf16(keys)
+    const shape = { heads, kvHeads, headDim, scale: headDim ** -0.5 }
+    const offsets = Int32Array.from({ length: sequences + 1 }, (_, i) => i * length)
+    return { ...shape, offsets, positions: new Int32Array(sequences), q: bf16(queries), k, v: k }
   }
-  const forward = { ...shape, q, k, v: k }
-  const backward = { ...forward, out: q, dout: q, logSumExp: new Float32Array(rows * heads).fill(3) }
+  const backward = () => {
+    const args = forward()
+    return { ...args, out: args.q, dout: args.q, logSumExp: new Float32Array(rows * heads).fill(3) }
+  }
   // Half of the scores, twice multiplied; five products in the backward pass.
   const flops = 2 * sequences * length * length * heads * headDim
-  const bytes = 2 * (2 * q.length + 2 * k.length)
+  const bytes = 2 * (2 * queries + 2 * keys)
   const name = `${sequences}x${length}`
   return [
     { name: `attention/${name}`, kernel: 'attention', args: forward, bytes, flops },
@@ -103,42 +120,57 @@ function attention({ sequences, length, heads, kvHeads, headDim }: AttentionSize
 /** One new token each. */
 function paged({ sequences, length, heads, kvHeads, headDim }: AttentionSizes): GpuKernel {
   const pages = (sequences * length) / 64
-  const keys = bf16(sequences * length * kvHeads * headDim)
-  const args = {
-    ...{ heads, kvHeads, headDim, scale: headDim ** -0.5, keys, values: keys },
-    q: bf16(sequences * heads * headDim),
-    pages: Int32Array.from({ length: pages }, (_, i) => i),
-    pageOffsets: Int32Array.from({ length: sequences + 1 }, (_, i) => (i * length) / 64),
-    queryOffsets: Int32Array.from({ length: sequences + 1 }, (_, i) => i),
-    positions: new Int32Array(sequences).fill(length - 1),
+  const elements = sequences * length * kvHeads * headDim
+  const args = () => {
+    const keys = bf16(elements)
+    return {
+      ...{ heads, kvHeads, headDim, scale: headDim ** -0.5, keys, values: keys },
+      q: bf16(sequences * heads * headDim),
+      pages: Int32Array.from({ length: pages }, (_, i) => i),
+      pageOffsets: Int32Array.from({ length: sequences + 1 }, (_, i) => (i * length) / 64),
+      queryOffsets: Int32Array.from({ length: sequences + 1 }, (_, i) => i),
+      positions: new Int32Array(sequences).fill(length - 1),
+    }
   }
+  const flops = 4 * sequences * length * heads * headDim
   return {
     name: `paged-attention/${sequences}x${length}`,
-    kernel: 'pagedAttention',
-    args,
-    bytes: 4 * keys.length,
-    flops: 0,
+    ...{ kernel: 'pagedAttention', args, bytes: 4 * elements, flops },
   }
 }
 
+/** Rows of the vocabulary that exist at a time, as in native/ops/cuda/loss.cu. */
+const chunkOf = (vocabulary: number) =>
+  Math.min(1024, Math.max(32, Math.floor(2 ** 28 / (4 * vocabulary) / 32) * 32))
+
+/** Per chunk: the weight twice, and its f32 gradient, which is added to; per row, logits in f32 and bf16. */
 function policyLoss(rows: number, inputs: number, vocabulary: number): GpuKernel {
-  const args = {
+  const args = () => ({
     hidden: bf16(rows * inputs),
     weight: floats(vocabulary * inputs),
     inputs,
     ...policyGradient(rows, vocabulary),
-  }
+  })
+  const bytes =
+    Math.ceil(rows / chunkOf(vocabulary)) * 12 * vocabulary * inputs + rows * (18 * vocabulary + 8 * inputs)
+  const flops = 6 * rows * inputs * vocabulary
+  return { name: `policy-loss/${rows}`, kernel: 'policyLoss', args, bytes, flops }
+}
+
+function logProbs(rows: number, inputs: number, vocabulary: number): GpuKernel {
+  const args = () => ({
+    ...{ hidden: bf16(rows * inputs), weight: floats(vocabulary * inputs), inputs, temperature: 1 },
+    targets: Int32Array.from({ length: rows }, (_, i) => i % vocabulary),
+  })
+  const bytes = Math.ceil(rows / chunkOf(vocabulary)) * 2 * vocabulary * inputs + rows * 8 * vocabulary
   return {
-    name: `policy-loss/${rows}`,
-    kernel: 'policyLoss',
-    args,
-    bytes: 0,
-    flops: 6 * rows * inputs * vocabulary,
+    name: `log-probs/${rows}`,
+    ...{ kernel: 'logProbs', args, bytes, flops: 2 * rows * inputs * vocabulary },
   }
 }
 
 function sampling(rows: number, vocabulary: number): GpuKernel {
-  const args = {
+  const args = () => ({
     ...{ logits: floats(rows * vocabulary), vocabulary, seeds: new BigUint64Array(rows) },
     ...{
       temperatures: new Float32Array(rows).fill(1),
@@ -146,46 +178,63 @@ function sampling(rows: number, vocabulary: number): GpuKernel {
       minPs: new Float32Array(rows),
     },
     ...{ topKs: new Int32Array(rows), samples: new Int32Array(rows), positions: new Int32Array(rows) },
-  }
+  })
   return { name: `sample/${rows}`, kernel: 'sample', args, bytes: 4 * rows * vocabulary, flops: 0 }
 }
 
 function rowWise(rows: number, hidden: number, ffn: number): GpuKernel[] {
-  const norm = {
-    x: floats(rows * hidden),
-    weight: floats(hidden),
-    groups: 1,
-    epsilon: 1e-5,
-    outputType: 'bf16',
-  }
-  const gateUp = bf16(rows * 2 * ffn)
+  const norm = () => ({
+    ...{ x: floats(rows * hidden), weight: floats(hidden), groups: 1, epsilon: 1e-5, outputType: 'bf16' },
+  })
+  const normBackward = () => ({
+    ...{ dy: bf16(rows * hidden), x: floats(rows * hidden), weight: floats(hidden), groups: 1 },
+    ...{ inverseRms: new Float32Array(rows).fill(1), outputType: 'f32' },
+  })
+  const swiglu = () => ({ gateUp: bf16(rows * 2 * ffn), width: ffn })
+  const swigluBackward = () => ({ ...swiglu(), dy: bf16(rows * ffn) })
+  const of = (name: string, kernel: string, args: GpuKernel['args'], bytes: number) => ({
+    ...{ name: `${name}/${rows}`, kernel, args, bytes, flops: 0 },
+  })
   return [
-    { name: `rms-norm/${rows}`, kernel: 'rmsNorm', args: norm, bytes: 6 * rows * hidden, flops: 0 },
+    of('rms-norm', 'rmsNorm', norm, 6 * rows * hidden),
+    of('rms-norm-backward', 'rmsNormBackward', normBackward, 10 * rows * hidden),
+    of('swiglu', 'swiglu', swiglu, 6 * rows * ffn),
+    of('swiglu-backward', 'swigluBackward', swigluBackward, 10 * rows * ffn),
+  ]
+}
+
+function rope(rows: number, heads: number, headDim: number): GpuKernel {
+  const args = () => ({
+    ...{ x: bf16(rows * heads * headDim), positions: Int32Array.from({ length: rows }, (_, i) => i) },
+    ...{ cosines: floats((rows * headDim) / 2), sines: floats((rows * headDim) / 2), heads, headDim },
+  })
+  return { name: `rope/${rows}`, kernel: 'rope', args, bytes: 4 * rows * heads * headDim, flops: 0 }
+}
+
+function embedding(rows: number, width: number, vocabulary: number): GpuKernel[] {
+  const ids = () => Int32Array.from({ length: rows }, (_, i) => (i * 7919) % vocabulary)
+  const forward = () => ({ ids: ids(), table: floats(vocabulary * width), width, dtype: 'bf16' })
+  const backward = () => ({ ids: ids(), dx: floats(rows * width), width, vocabulary })
+  return [
+    { name: `embedding/${rows}`, kernel: 'embedding', args: forward, bytes: 8 * rows * width, flops: 0 },
     {
-      name: `swiglu/${rows}`,
-      kernel: 'swiglu',
-      args: { gateUp, width: ffn },
-      bytes: 6 * rows * ffn,
-      flops: 0,
+      name: `embedding-backward/${rows}`,
+      ...{ kernel: 'embeddingBackward', args: backward, bytes: 12 * rows * width, flops: 0 },
     },
   ]
 }
 
-function adamw(count: number): GpuKernel {
-  const args = {
+function optimizer(count: number): GpuKernel[] {
+  const step = { learningRate: 1e-9, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, step: 1 }
+  const adamw = () => ({
     ...{ weight: floats(count), gradient: floats(count), firstMoment: floats(count) },
-    secondMoment: new Float32Array(count).fill(1),
-    ...{
-      learningRate: 1e-9,
-      beta1: 0.9,
-      beta2: 0.999,
-      epsilon: 1e-8,
-      weightDecay: 0,
-      step: 1,
-      gradientScale: 1,
-    },
-  }
-  return { name: `adamw/${count}`, kernel: 'adamw', args, bytes: 28 * count, flops: 0 }
+    ...{ secondMoment: new Float32Array(count).fill(1), ...step, gradientScale: 1 },
+  })
+  const norm = () => ({ gradients: [floats(count)] })
+  return [
+    { name: `adamw/${count}`, kernel: 'adamw', args: adamw, bytes: 28 * count, flops: 0 },
+    { name: `global-norm/${count}`, kernel: 'globalNorm', args: norm, bytes: 4 * count, flops: 0 },
+  ]
 }
 
 export interface KernelFigure {
@@ -203,7 +252,7 @@ export async function measureKernel(
   card: Card | null,
   repeat = 20,
 ): Promise<KernelFigure> {
-  const { seconds } = await loadNative().kernels[work.kernel]!({ ...work.args, device, repeat })
+  const { seconds } = await loadNative().kernels[work.kernel]!({ ...work.args(), device, repeat })
   const times = [...(seconds as Float64Array)]
   const [p20, median, p80] = [0.2, 0.5, 0.8].map((at) => 1000 * quantile(times, at)) as [
     number,

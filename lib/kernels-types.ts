@@ -20,6 +20,8 @@ export interface MatmulArguments {
   inputs: number
   /** [outputs] */
   bias?: Float32Array
+  /** [rows, outputs], added to the product in f32, as of the outputType */
+  residual?: Float32Array
   /** Default: 'f32'. 'bf16' needs a bf16 x. */
   outputType?: DType
 }

@@ -81,7 +81,7 @@ function seedsOf(value: unknown, rows: number): unknown {
   return value >= 0n && value < 2n ** 64n ? new BigUint64Array(rows).fill(value) : value
 }
 
-/** y[rows, outputs] = x[rows, inputs]·Wᵀ + bias, the rows independent of each other bit for bit. */
+/** y[rows, outputs] = x[rows, inputs]·Wᵀ + bias + residual, the rows independent of each other bit for bit. */
 function matmul(args: MatmulArguments, options?: KernelOptions): Promise<{ y: Elements }> {
   return call('matmul', withDefaults({ outputType: 'f32' }, args), options)
 }

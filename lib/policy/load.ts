@@ -2,6 +2,7 @@ import { SsrlError } from '../errors.ts'
 import { type DType, loadNative, type NativeModelConfig, type NativePolicy } from '../native.ts'
 import { callNative, runNative } from '../native-call.ts'
 import { chooseDevice, type DeviceChoice, type DeviceName } from './device.ts'
+import { checkDevice } from './device-check.ts'
 import { type GenerationConfig, parseJson, readGenerationConfig } from './generation-config.ts'
 import { configFromGguf, type GgufMetadata } from './gguf-config.ts'
 import type { HubProgress } from './hub.ts'
@@ -157,6 +158,7 @@ export async function loadWeights(
   const { config, location, files } = description
   const sources = tensorSources(config, location.format, files)
   const { onProgress } = options
+  await checkDevice(device.device, device.dtype)
   return runNative(
     (abort) =>
       loadNative().loadPolicy({

@@ -2,6 +2,7 @@ import { type DType, loadNative, type NativeGeneratorStatistics, type NativePoli
 import { callNative, runNative } from '../native-call.ts'
 import type { Completion, TokenEvent } from './completion.ts'
 import type { DeviceName } from './device.ts'
+import { checkDevice } from './device-check.ts'
 import { runGenerate } from './generate.ts'
 import type { GenerationConfig } from './generation-config.ts'
 import {
@@ -117,6 +118,7 @@ export class Policy {
     const checked = checkModelConfig({ ...config })
     tokenizer?.checkVocabulary(checked.vocabSize, checked.eosTokenIds)
     const { device, dtype, threads } = resolveDevice(rest)
+    await checkDevice(device, dtype)
     const standardDeviation = checked.initializerRange
     const nativeConfig = toNativeConfig(checked)
     const native = await runNative(() =>

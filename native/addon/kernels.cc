@@ -17,12 +17,18 @@ Napi::Value matmul(KernelCall& call) {
   if (bias) call.require_count("bias", bias, outputs, "[outputs]");
   const DType y_type = call.dtype("outputType");
   call.require(y_type == DType::kF32 || x.type == DType::kBF16, "outputType 'f32' when x is f32");
+  const Array residual = call.floats_or_none("residual");
+  if (residual) {
+    call.require_count("residual", residual, rows * outputs, "[rows, outputs]");
+    call.require(y_type == DType::kF32, "outputType 'f32' when there is a residual");
+  }
   const Array y = call.output("y", rows * outputs, y_type);
   ops::Ops& ops = call.ops();
   return call.run([=, &ops, &call]() -> Status {
     ops::PackedWeight* packed = nullptr;
     SSRL_RETURN_IF_ERROR(call.packed(weight, outputs, inputs, x.type, &packed));
-    return ops.linear(*packed, x.data, rows, bias.floats(), y.data, y_type, false);
+    if (residual) SSRL_RETURN_IF_ERROR(ops.copy(y.data, residual.data, y.count * sizeof(float)));
+    return ops.linear(*packed, x.data, rows, bias.floats(), y.data, y_type, bool(residual));
   });
 }
 

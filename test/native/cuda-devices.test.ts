@@ -42,6 +42,28 @@ testEmulated("'auto' is the CPU where there is no driver or no device", (t) => {
   }
 })
 
+testEmulated(
+  'heads that need more shared memory than a device has are ERR_NO_DEVICE with both numbers, and bf16 fits',
+  async (t) => {
+    t.teardown(() => emulation().setSharedMemory(0, 163 << 10))
+    emulation().setSharedMemory(0, 99 << 10)
+    const config = { ...tinyConfig, numHeads: 2, numKvHeads: 1, headDim: 128 }
+    const run = async (dtype: 'f32' | 'bf16') => {
+      await using policy = await Policy.initialize(config, { seed: 3, device: 'cuda:0', dtype })
+      return (await policy.generate([prompt])).length
+    }
+    const error = await t.throwsAsync(run('f32'), { instanceOf: SsrlError })
+    t.is((error as SsrlError).code, 'ERR_NO_DEVICE')
+    t.regex(
+      error!.message,
+      /Expected a CUDA device with \d{6} bytes of shared memory .* 101376: take dtype 'bf16'/,
+    )
+    t.is(await run('bf16'), 1)
+    emulation().setSharedMemory(0, 163 << 10)
+    t.is(await run('f32'), 1)
+  },
+)
+
 testEmulated('a device that is not there is ERR_NO_DEVICE and says what is missing', (t) => {
   t.teardown(() => {
     emulation().hideDevices('')

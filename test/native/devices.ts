@@ -1,6 +1,6 @@
 /** The devices whose kernels this build can run; the tests of the kernels run on each. */
 import { existsSync } from 'node:fs'
-import test, { type Implementation } from 'ava'
+import test, { type ImplementationFn } from 'ava'
 import { type KernelOptions, kernels } from '../../lib/kernels.ts'
 import { loadEmulated } from '../../lib/native.ts'
 
@@ -8,7 +8,7 @@ export interface Device {
   name: 'cpu' | 'cuda-emulated' | 'cuda'
   kernels: typeof kernels
   /** ava's, with the device in the title. */
-  test: (title: string, body: Implementation<[]>) => void
+  test: (title: string, body: ImplementationFn<[]>) => void
   /** Ways to run the same work, which must give the same bits. The call that follows gets the options. */
   ways: (() => KernelOptions)[]
 }
@@ -23,11 +23,19 @@ function on(device: 'cuda-emulated' | 'cuda'): typeof kernels {
   return Object.fromEntries(bound)
 }
 
+let schedule = 0
+
 export const emulated: Device = {
   name: 'cuda-emulated',
   kernels: on('cuda-emulated'),
-  // One after another: the schedule and the number of multiprocessors are the process's.
-  test: (title, body) => test.serial(`emulated CUDA: ${title}`, body),
+  // One after another: the schedule and the number of multiprocessors are the process's. Each runs under another seed.
+  test: (title, body) =>
+    test.serial(`emulated CUDA: ${title}`, async (t) => {
+      const { emulation } = loadEmulated()
+      emulation.setSeed(schedule++ % 4)
+      t.teardown(() => emulation.setSeed(0))
+      await body(t)
+    }),
   ways: [
     { seed: 0, multiprocessors: 132 },
     { seed: 1, multiprocessors: 1 },

@@ -57,6 +57,14 @@ for (const { name, kernels, test } of devices) {
         }
       })
 
+      test(`matmul ${dtype}: [${rows}, ${inputs}] times [${outputs}, ${inputs}] adds to a residual what it gives without`, async (t) => {
+        const residual = normal(5, rows * outputs)
+        const plain = (await kernels.matmul({ x, weight, inputs, bias })).y as Float32Array
+        const { y } = await kernels.matmul({ x, weight, inputs, bias, residual })
+        const expected = plain.map((value, i) => value + residual[i]!)
+        close(t, 'y', y, expected, { absolute: 1e-5, relative: 1e-5 })
+      })
+
       test(`matmulBackward ${dtype}: [${rows}, ${outputs}] by [${outputs}, ${inputs}] equals the reference`, async (t) => {
         const dy = elements(normal(4, rows * outputs), dtype)
         const { dx, dweight, dbias } = await kernels.matmulBackward({ dy, x, weight, inputs })
@@ -113,6 +121,14 @@ for (const { name, kernels, test } of devices) {
       const dyT = reference.transpose(doubles(dy), outputs)
       const expected = reference.matmul(dyT, reference.transpose(doubles(x), inputs), rows)
       close(t, 'dweight', dweight, expected, { absolute: 1e-4, relative: 1e-5 })
+    })
+
+    test(`matmul ${dtype}: a residual needs the shape and the type of y`, async (t) => {
+      const args = { x: elements(normal(1, 15), dtype), weight: normal(2, 10), inputs: 5 }
+      const short = kernels.matmul({ ...args, residual: normal(3, 5) })
+      await t.throwsAsync(short, { message: /residual.*\[rows, outputs\]/ })
+      const rounded = kernels.matmul({ ...args, residual: normal(3, 6), outputType: 'bf16' })
+      await t.throwsAsync(rounded, { message: /'f32'/ })
     })
 
     test(`matmul ${dtype}: no rows give no rows`, async (t) => {
