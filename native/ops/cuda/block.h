@@ -8,6 +8,10 @@
 
 namespace ssrl::cuda {
 
+// Of every kernel that gives a block to a row: log-probs have the same bits in all of them. So many, because
+// at few rows a multiprocessor has no other block to hide latency with.
+constexpr int kRowThreads = 512;
+
 struct Best {
   float score;
   int32_t index;

@@ -7,7 +7,7 @@
 namespace ssrl::cuda {
 namespace {
 
-constexpr int kThreads = 256, kCopyThreads = 128;
+constexpr int kThreads = kRowThreads, kCopyThreads = 128;
 
 __global__ void __launch_bounds__(kThreads) score_rows(LogProbRows a) {
   BlockMemory& memory = shared_memory<BlockMemory>();

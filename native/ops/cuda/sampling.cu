@@ -11,7 +11,7 @@
 namespace ssrl::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kRowThreads;
 constexpr int kBins = 256;
 constexpr double kMassUnit = 4294967296.0;
 
