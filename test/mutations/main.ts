@@ -86,8 +86,11 @@ async function main(wanted: string[]): Promise<number> {
     const { sign, by } = verdict
     const outcome = breaks === nothing && verdict.outcome === 'survived' ? 'passed' : verdict.outcome
     const seconds = ((performance.now() - started) / 1000).toFixed(1)
-    rows.set(name, { name, file, breaks, outcome, sign, caught_by: by, seconds, of })
-    writeRecord(rows, order)
+    // Read again, as others may run beside this one.
+    writeRecord(
+      readRecord().set(name, { name, file, breaks, outcome, sign, caught_by: by, seconds, of }),
+      order,
+    )
     console.log(`${outcome.padEnd(8)} ${name} (${seconds} s)${sign && `: ${sign}, ${by}`}`)
     return outcome
   }

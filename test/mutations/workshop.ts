@@ -116,7 +116,9 @@ export class Workshop {
         .replace(` -o ${object}`, ` -o ${to}`)
         .replace(` -c ${compilation.file}`, ` -c ${from}`)
         .replace(' -I', ` -I${overlay} -I`)
-      const { exitCode, stderr } = await execa('bash', ['-c', own], { cwd: directory, reject: false })
+      // ccache would not see that a header is now found in another place.
+      const env = { CCACHE_DISABLE: '1' }
+      const { exitCode, stderr } = await execa('bash', ['-c', own], { cwd: directory, env, reject: false })
       if (exitCode !== 0) return stderr.split('\n').find((line) => line.includes('error')) ?? stderr
     }
     const missing = sources.filter((source) => !this.#compilations.some((each) => sourceOf(each) === source))
@@ -171,8 +173,11 @@ function mutate({ name, file, text, replacement }: Mutant, content: string): str
       `The mutant ${name} replaces a text that must occur once in ${file}, and occurs ${count} times:\n${text}`,
     )
   }
-  // As a function: a replacement may hold what `replace` takes for a pattern.
-  return content.replace(text, () => replacement)
+  // As a function: a replacement may hold what `replace` takes for a pattern. What the CPU compiles too must not be merged
+  // with its unchanged copy by the linker.
+  return content
+    .replace(text, () => replacement)
+    .replace(/^(#define SSRL_\w*DEVICE) inline$/m, '$1 static inline')
 }
 
 export const assertApplies = (mutant: Mutant): void =>

@@ -14,7 +14,7 @@ const chosen = [
   'adamw: gradients are not clipped',
   'attention: values are not rescaled',
   'dK: no mask',
-  'loss: k3 has the wrong sign',
+  'loss: the gradient of the target has the wrong sign',
   'sampling: no barrier after a bin is chosen',
 ].map((name) => mutants.find((mutant) => mutant.name === name)!)
 
