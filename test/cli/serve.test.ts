@@ -39,7 +39,7 @@ test('serve prints its address; after Ctrl-C the answer under way comes whole, a
   const request = {
     model: 'tiny',
     prompt: 'Where',
-    max_tokens: 1500,
+    max_tokens: 12_000,
     ignore_eos: true,
     stream: true,
   } as const

@@ -1,5 +1,10 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import test from 'ava'
 import type OpenAI from 'openai'
+import { Policy } from '../../lib/policy/policy.ts'
+import { tinyPolicy } from '../helpers/tiny-policy.ts'
 import { serving, tokensAtRest } from './serving.ts'
 
 const messages: OpenAI.ChatCompletionMessageParam[] = [{ role: 'user', content: 'Where was Ada born?' }]
@@ -264,4 +269,34 @@ test('the wording of a template stands around the last turn of the user', async 
   const prompt = 'Question: Where was Ada born?\n'
   const [own] = await policy.generate([{ prompt, seed: 3 }], { maxNewTokens: 24 })
   t.is(choices[0]!.message.content, own!.text)
+})
+
+test('a stop string ends a choice and is no part of it, unless it is wanted', async (t) => {
+  const { client, policy } = await serving(t)
+  const [own] = await policy.generate([{ prompt: text.prompt, seed: 3 }], { maxNewTokens: 24 })
+  const stop = own!.text.slice(4, 7)
+  const before = own!.text.slice(0, own!.text.indexOf(stop))
+  const { choices, usage } = await client.completions.create({ ...text, stop: [stop, 'never'] })
+  t.like(choices[0], { text: before, finish_reason: 'stop' })
+  t.true(usage!.completion_tokens < 24, 'the engine stopped there')
+  const streamed = await collect(await client.completions.create({ ...text, stop, stream: true }))
+  t.is(streamed.map((chunk) => chunk.choices[0]!.text).join(''), before)
+  t.is(streamed.at(-1)!.choices[0]!.finish_reason, 'stop')
+  const kept = { ...text, stop, include_stop_str_in_output: true }
+  t.is((await client.completions.create(kept)).choices[0]!.text, before + stop)
+})
+
+test("the policy's own stop strings end a choice and stay in it", async (t) => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'ssrl-serve-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  const plain = await tinyPolicy()
+  const [own] = await plain.generate([{ prompt: text.prompt, seed: 3 }], { maxNewTokens: 24 })
+  const stop = own!.text.slice(4, 7)
+  await plain.save(path.join(folder, 'policy'), { stopStrings: [stop] })
+  await plain.dispose()
+  const policy = await Policy.load(path.join(folder, 'policy'), { dtype: 'f32' })
+  const { client } = await serving(t, { policy })
+  const { choices } = await client.completions.create(text)
+  const end = own!.text.indexOf(stop) + stop.length
+  t.like(choices[0], { text: own!.text.slice(0, end), finish_reason: 'stop' })
 })
