@@ -36,7 +36,7 @@ evaluate() { # name policy
   local name=$1 policy=$2
   [ -e "$out/eval-$name/summary.json" ] || ssrl eval --policy "$policy" --dtype bf16 --method self-search \
     --data "$out/settings.jsonl" --data "$data/triviaqa.test.jsonl" --limit 50 --prompt-template "$here/prompt.txt" \
-    --max-new-tokens 240 --search "$index" --search-top-k 2 --max-document-tokens 80 --max-searches 1 \
+    --max-new-tokens 400 --search "$index" --search-top-k 2 --max-document-tokens 80 --max-searches 1 \
     --output "$out/eval-$name"
 }
 
