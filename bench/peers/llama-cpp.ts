@@ -56,7 +56,8 @@ async function once(job: Job, { prompt, generated, sequences, shared }: Run) {
     ...['-m', job.model, '-t', String(job.threads), '-tb', String(job.threads), '-ngl', '0'],
     ...['-c', String(context + 64), '-b', '2048', '-ub', '512'],
     ...['-npp', String(prompt), '-ntg', String(generated), '-npl', String(sequences)],
-    ...(shared ? ['-pps'] : []),
+    // A cache of one piece, or a shared prompt is counted once for every sequence and the run left out.
+    ...(shared ? ['-pps', '-kvu'] : []),
     ...['--output-format', 'jsonl'],
   ]
   const { stdout, peak } = await runWatched(llamaBenchPath, args)
