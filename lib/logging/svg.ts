@@ -13,10 +13,14 @@ export interface ChartOptions {
   height?: number
 }
 
-const colors = ['#2563eb', '#dc2626', '#059669', '#d97706', '#7c3aed', '#0891b2']
+const colors = ['#2563eb', '#dc2626', '#059669', '#d97706', '#7c3aed', '#0891b2', '#6b7280', '#db2777']
+const legendLine = 16
 const margin = { top: 40, right: 20, bottom: 64, left: 56 }
 
-/** One chart with a legend; the y axis begins at 0 when no value is below it. */
+/**
+ * One chart with a legend, which adds to the height where the names need more than one line; the y axis begins at 0 when
+ * no value is below it.
+ */
 export function lineChart(series: readonly Series[], options: ChartOptions): string {
   const { title, xLabel, width = 720, height = 360 } = options
   const drawn = series.map(({ name, points }) => ({
@@ -34,9 +38,16 @@ export function lineChart(series: readonly Series[], options: ChartOptions): str
     { from: height - margin.bottom, to: margin.top },
     true,
   )
+  const names = legend(
+    drawn.map(({ name }) => name),
+    width,
+    height - 12,
+  )
+  const whole = height + (names.lines - 1) * legendLine
   const parts = [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" font-family="sans-serif" font-size="12">`,
-    `<rect width="${width}" height="${height}" fill="#ffffff"/>`,
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${whole}" width="${width}" height="${whole}" font-family="sans-serif" font-size="12">`,
+    `<title>${escapeText(title)}</title>`,
+    `<rect width="${width}" height="${whole}" fill="#ffffff"/>`,
     label(width / 2, 22, title, 'font-size="15" text-anchor="middle"'),
     ...yAxis.ticks.map((tick) => horizontal(tick, yAxis.at(tick), width)),
     ...xAxis.ticks.map((tick) =>
@@ -44,10 +55,7 @@ export function lineChart(series: readonly Series[], options: ChartOptions): str
     ),
     label(width / 2, height - margin.bottom + 36, xLabel, 'text-anchor="middle"'),
     ...drawn.map(({ points }, index) => polyline(points, xAxis, yAxis, colorOf(index))),
-    ...legend(
-      drawn.map(({ name }) => name),
-      height - 12,
-    ),
+    ...names.parts,
     '</svg>',
   ]
   return `${parts.join('\n')}\n`
@@ -100,14 +108,22 @@ function polyline(points: Series['points'], xAxis: Axis, yAxis: Axis, color: str
   return `<polyline points="${path}" fill="none" stroke="${color}" stroke-width="2"/>`
 }
 
-function legend(names: readonly string[], y: number): string[] {
+function legend(names: readonly string[], width: number, top: number): { parts: string[]; lines: number } {
   let x = margin.left
-  return names.flatMap((name, index) => {
+  let lines = 1
+  const parts = names.flatMap((name, index) => {
+    const length = 44 + name.length * 7
+    if (x > margin.left && x + length > width) {
+      x = margin.left
+      lines++
+    }
+    const y = top + (lines - 1) * legendLine
     const swatch = `<rect x="${x}" y="${y - 9}" width="14" height="4" fill="${colorOf(index)}"/>`
     const text = label(x + 20, y - 3, name, '')
-    x += 44 + name.length * 7
+    x += length
     return [swatch, text]
   })
+  return { parts, lines }
 }
 
 /** Values of records by dotted path, as `reward.mean`; records without the value are left out. */

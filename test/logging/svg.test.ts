@@ -37,3 +37,23 @@ test('one point and a constant series give a picture without NaN', (t) => {
   const svg = lineChart([{ name: 'x', points: [{ x: 5, y: 0 }] }], { title: 't', xLabel: 'step' })
   t.false(svg.includes('NaN'))
 })
+
+test('names that one line of the legend does not hold go on in the next, inside the picture', (t) => {
+  const names = [
+    'transformers bf16',
+    'transformers f32',
+    'llama.cpp bf16',
+    'node-llama-cpp bf16',
+    'ssrl bf16',
+  ]
+  const svg = lineChart(
+    names.map((name) => ({ name, points: [{ x: 1, y: 1 }] })),
+    { title: 't', xLabel: 'context' },
+  )
+  const [, width, height] = /viewBox="0 0 (\d+) (\d+)"/.exec(svg)!.map(Number)
+  const places = names.map((name) =>
+    new RegExp(`x="([\\d.]+)" y="([\\d.]+)"[^>]*>${name}<`).exec(svg)!.slice(1).map(Number),
+  )
+  t.true(places.every(([x, y], i) => x! + names[i]!.length * 7 <= width! && y! < height!))
+  t.is(new Set(places.map(([, y]) => y)).size, 2)
+})
