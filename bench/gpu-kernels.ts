@@ -199,7 +199,7 @@ function rowWise(rows: number, hidden: number, ffn: number): GpuKernel[] {
     of('rms-norm', 'rmsNorm', norm, 6 * rows * hidden),
     of('rms-norm-backward', 'rmsNormBackward', normBackward, 10 * rows * hidden),
     of('swiglu', 'swiglu', swiglu, 6 * rows * ffn),
-    of('swiglu-backward', 'swigluBackward', swigluBackward, 10 * rows * ffn),
+    of('swiglu-backward', 'swigluBackward', swigluBackward, 12 * rows * ffn),
   ]
 }
 

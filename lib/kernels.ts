@@ -125,11 +125,11 @@ function swiglu(args: SwigluArguments, options?: KernelOptions): Promise<{ y: El
   return call('swiglu', args, options)
 }
 
-/** Gradient of `swiglu` by gate and up. */
+/** Gradient of `swiglu` by gate and up, and once more its y, with the same bits: training does not keep it. */
 function swigluBackward(
   args: SwigluBackwardArguments,
   options?: KernelOptions,
-): Promise<{ dgateUp: Elements }> {
+): Promise<{ dgateUp: Elements; y: Elements }> {
   return call('swigluBackward', args, options)
 }
 

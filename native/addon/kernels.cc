@@ -128,10 +128,11 @@ Napi::Value swiglu_backward(KernelCall& call) {
                 tokens = call.rows_of("gateUp", gate_up, 2 * width);
   call.require_type("dy", dy, gate_up.type);
   call.require_count("dy", dy, tokens * width, "[tokens, width]");
-  const Array out = call.output("dgateUp", gate_up.count, gate_up.type);
+  const Array out = call.output("dgateUp", gate_up.count, gate_up.type),
+              y = call.output("y", dy.count, gate_up.type);
   ops::Ops& ops = call.ops();
   return call.run([=, &ops] {
-    return ops.swiglu_backward({gate_up.data, dy.data, out.data, out.type, tokens, width});
+    return ops.swiglu_backward({gate_up.data, dy.data, out.data, y.data, out.type, tokens, width});
   });
 }
 

@@ -110,17 +110,17 @@ Status backward_mlp(const BackwardContext& context, const LayerTensors& tensors,
   SSRL_RETURN_IF_ERROR(round_residual(context));
   SSRL_RETURN_IF_ERROR(
       ops.linear_backward_input(model.packed(tensors.down), g.rounded, rows, g.activated, compute));
-  SSRL_RETURN_IF_ERROR(
-      ops.swiglu({.gate_up = b.gate_up, .y = b.activated, .type = compute, .tokens = rows, .width = c.ffn}));
-  SSRL_RETURN_IF_ERROR(ops.linear_backward_weight(g.rounded, b.activated, compute, rows, c.hidden, c.ffn,
-                                                  context.gradient(tensors.down),
-                                                  context.gradient(tensors.down_bias)));
+  // The activation, which was not kept, comes back beside its gradient: gate and up are read once for both.
   SSRL_RETURN_IF_ERROR(ops.swiglu_backward({.gate_up = b.gate_up,
                                             .dy = g.activated,
                                             .dgate_up = b.gate_up,
+                                            .y = b.activated,
                                             .type = compute,
                                             .tokens = rows,
                                             .width = c.ffn}));
+  SSRL_RETURN_IF_ERROR(ops.linear_backward_weight(g.rounded, b.activated, compute, rows, c.hidden, c.ffn,
+                                                  context.gradient(tensors.down),
+                                                  context.gradient(tensors.down_bias)));
   SSRL_RETURN_IF_ERROR(renormalize(context, tensors.post_norm, b.middle, b.normed));
   SSRL_RETURN_IF_ERROR(ops.linear_backward_weight(b.gate_up, b.normed, compute, rows, 2 * int64_t(c.ffn),
                                                   c.hidden, context.gradient(tensors.gate_up),

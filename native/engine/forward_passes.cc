@@ -1,12 +1,23 @@
 #include "engine/forward_passes.h"
 
+#include <algorithm>
+
 #include "engine/packing.h"
 
 namespace ssrl {
 namespace {
 
-// Enough for the matrix products to run at full speed; more only takes memory.
-constexpr int64_t kRowsPerPass = 512;
+// Enough for the matrix products to run at full speed and for a usual group to be one pass; more only takes
+// memory.
+constexpr int64_t kRowsPerPass = 2048;
+
+// Whether the next sequence, which shares some rows with the one before and adds others, begins a new pass. A
+// cut inside a group computes the shared rows once more, so that they are at most half of a pass; one between
+// groups costs nothing and is taken early.
+bool begins_pass(int64_t rows, int64_t shared, int64_t added) {
+  if (shared == 0 && 2 * rows >= kRowsPerPass) return true;
+  return rows > 0 && rows + added > std::max(kRowsPerPass, 2 * shared);
+}
 
 }  // namespace
 
@@ -32,8 +43,8 @@ Status for_each_pass(Model& model, Workspace& workspace, const Sequences& sequen
     const int32_t* tokens = sequences.tokens + sequences.offsets[s];
     const int64_t rows = int64_t(sequences.offsets[s + 1]) - sequences.offsets[s] - 1;
     if (rows == 0) continue;
-    const int64_t more = rows - packing.shared_rows(tokens, rows, rows);
-    if (packing.rows() > 0 && packing.rows() + more > kRowsPerPass) SSRL_RETURN_IF_ERROR(flush());
+    const int64_t shared = packing.shared_rows(tokens, rows, rows);
+    if (begins_pass(packing.rows(), shared, rows - shared)) SSRL_RETURN_IF_ERROR(flush());
     const int64_t before = packing.rows();
     packing.add(tokens, rows, rows);
     const int64_t added = packing.rows() - before;

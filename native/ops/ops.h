@@ -111,6 +111,7 @@ struct SwigluBackward {
   const void* gate_up;  // [tokens, 2 * width]
   const void* dy;       // [tokens, width]
   void* dgate_up;       // [tokens, 2 * width]; may be gate_up
+  void* y;              // [tokens, width] as the forward pass gave it, bit for bit
   DType type;
   int64_t tokens;
   int64_t width;

@@ -147,6 +147,11 @@ const swiglus = mutantsOf(
       'dy.value[i] * (gate.value[i] * s)',
       'dy.value[i] * s',
     ],
+    'swiglu backward: the activation is taken again without its sigmoid': [
+      'the gradient of the next weights is wrong',
+      'activation(gate.value[i], s, up.value[i])',
+      'activation(gate.value[i], 1.0f, up.value[i])',
+    ],
     'swiglu backward: gradients change places': [
       'the gradient of gate is stored as that of up',
       'store_eight(out + a.width, j, a.width, dup);',

@@ -40,7 +40,8 @@ for (const { kernels, test } of devices) {
         const { y } = await kernels.swiglu({ gateUp, width })
         close(t, 'y', y, reference.swiglu(doubles(gateUp), width), exact[dtype])
         const dy = elements(normal(5, y.length), dtype)
-        const { dgateUp } = await kernels.swigluBackward({ gateUp, dy, width })
+        const { dgateUp, y: again } = await kernels.swigluBackward({ gateUp, dy, width })
+        t.deepEqual(again, y)
         const indices = spread(gateUp.length, 40)
         const loss = (at: Float64Array) => dot(doubles(dy), reference.swiglu(at, width))
         close(

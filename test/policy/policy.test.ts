@@ -174,6 +174,26 @@ test('score gives T - 1 values a sequence, those of softmax(logits / temperature
   }
 })
 
+test('groups have the scores of their sequences alone, wherever long lists are cut into passes', async (t) => {
+  const policy = await bytePolicy(t, { config: { maxPositions: 4096 } })
+  // Two groups that a pass does not hold together, one that is longer than a pass, and a sequence without siblings.
+  const groups = [
+    { shared: 156, own: 127, n: 8 },
+    { shared: 300, own: 200, n: 9 },
+    { shared: 1500, own: 90, n: 12 },
+    { shared: 0, own: 40, n: 1 },
+    { shared: 2100, own: 30, n: 3 },
+  ]
+  const sequences = groups.flatMap(({ shared, own, n }, group) => {
+    const beginning = someTokens(shared, group, 256)
+    return Array.from({ length: n }, (_, i) =>
+      Int32Array.of(...beginning, ...someTokens(own, 100 * group + i, 256)),
+    )
+  })
+  const together = await policy.score(sequences)
+  for (const [i, sequence] of sequences.entries()) t.deepEqual([together[i]], await policy.score([sequence]))
+})
+
 test('after dispose every method is ERR_DISPOSED, plain properties stay, and disposing again does nothing', async (t) => {
   const policy = await bytePolicy(t)
   await policy.dispose()

@@ -11,6 +11,10 @@
 HWY_BEFORE_NAMESPACE();
 namespace ssrl::ops::host::HWY_NAMESPACE {
 
+HWY_INLINE V activation(V gate, V sigmoid_of_gate, V up) {
+  return hn::Mul(hn::Mul(gate, sigmoid_of_gate), up);
+}
+
 HWY_INLINE V sigmoid(V x) {
   const V one = hn::Set(F(), 1.0f), limit = hn::Set(F(), -88.0f);
   const V exponential = hn::Exp(F(), hn::Neg(hn::Max(x, limit)));
@@ -25,7 +29,7 @@ void swiglu_tokens(const Swiglu& a, int64_t begin, int64_t end) {
       const int64_t left = a.width - j, at_gate = token * 2 * a.width + j;
       const V gate = get(a.gate_up, a.type, at_gate, left),
               up = get(a.gate_up, a.type, at_gate + a.width, left);
-      put(hn::Mul(hn::Mul(gate, sigmoid(gate)), up), a.y, a.type, token * a.width + j, left);
+      put(activation(gate, sigmoid(gate), up), a.y, a.type, token * a.width + j, left);
     }
   }
 }
@@ -40,6 +44,7 @@ void swiglu_backward_tokens(const SwigluBackward& a, int64_t begin, int64_t end)
       const V slope = hn::Mul(s, hn::MulAdd(gate, hn::Sub(one, s), one));
       put(hn::Mul(hn::Mul(dy, up), slope), a.dgate_up, a.type, at_gate, left);
       put(hn::Mul(dy, hn::Mul(gate, s)), a.dgate_up, a.type, at_up, left);
+      put(activation(gate, s, up), a.y, a.type, token * a.width + j, left);
     }
   }
 }
@@ -60,7 +65,7 @@ Status swiglu(const Swiglu& a) {
 }
 
 Status swiglu_backward(const SwigluBackward& a) {
-  parallel_ranges(a.tokens, grain_of(6 * a.width), [&](int64_t begin, int64_t end) {
+  parallel_ranges(a.tokens, grain_of(7 * a.width), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(swiglu_backward_tokens)(a, begin, end);
   });
   return {};

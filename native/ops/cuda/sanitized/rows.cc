@@ -63,9 +63,9 @@ void check_rope(ops::Ops& ops, DType type) {
 void check_swiglu(ops::Ops& ops, DType type, int64_t tokens, int64_t width) {
   const auto x = some_values(1, 2 * tokens * width, type), dy = some_values(2, tokens * width, type);
   const Array x_at(ops, x, type), dy_at(ops, dy, type), y(ops, tokens * width, type);
-  const Array dx(ops, 2 * tokens * width, type);
+  const Array dx(ops, 2 * tokens * width, type), y_again(ops, tokens * width, type);
   must(ops.swiglu({x_at.data(), y.data(), type, tokens, width}));
-  must(ops.swiglu_backward({x_at.data(), dy_at.data(), dx.data(), type, tokens, width}));
+  must(ops.swiglu_backward({x_at.data(), dy_at.data(), dx.data(), y_again.data(), type, tokens, width}));
   Doubles product, gradient(x.size());
   for (int64_t i = 0; i < tokens * width; ++i) {
     const int64_t at = i / width * 2 * width + i % width;
@@ -75,6 +75,7 @@ void check_swiglu(ops::Ops& ops, DType type, int64_t tokens, int64_t width) {
     gradient[at + width] = dy[i] * gate * s;
   }
   compare(name_of("swiglu", type), y.values(), product, bound_of(type));
+  compare(name_of("swiglu, taken again", type), y_again.values(), product, bound_of(type));
   compare(name_of("swiglu_backward", type), dx.values(), gradient, bound_of(type));
 }
 
