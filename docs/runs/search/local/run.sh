@@ -32,21 +32,28 @@ train() { # name command flags
     ssrl "$command" "$@" --output "$folder"
   fi
 }
-evaluate() { # name policy
+evaluate() { # name policy flags
   local name=$1 policy=$2
+  shift 2
   [ -e "$out/eval-$name/summary.json" ] || ssrl eval --policy "$policy" --dtype bf16 --method self-search \
-    --data "$out/settings.jsonl" --data "$data/triviaqa.test.jsonl" --limit 50 --prompt-template "$here/prompt.txt" \
+    --data "$out/settings.jsonl" --data "$data/triviaqa.test.jsonl" --limit 100 --prompt-template "$here/prompt.txt" \
     --max-new-tokens 400 --search "$index" --search-top-k 2 --max-document-tokens 80 --max-searches 1 \
-    --output "$out/eval-$name"
+    --output "$out/eval-$name" "$@"
 }
 
-# The cold start teaches the form alone: demonstrations are written from question and answer by a template.
-[ -e "$out/demonstrations.jsonl" ] || ssrl bootstrap --template --train "$out/train.jsonl" --limit 640 \
-  --output "$out/demonstrations.jsonl"
+# The cold start teaches the form alone: a template writes thought, query and answer around documents of the index.
+[ -e "$out/demonstrations.jsonl" ] || {
+  node --import="$tsx" "$root/scripts/search-demonstrations.ts" "$out/index" 2 "$model" 80 "$out/train.jsonl" \
+    >"$out/demonstrations.all"
+  head -n 480 "$out/demonstrations.all" >"$out/demonstrations.jsonl"
+}
 tuning=(--dtype bf16 --data "$out/demonstrations.jsonl" --prompt-template "$here/prompt.txt" --batch-size 16
-  --max-steps 40 --learning-rate 0.00005 --warmup-steps 3 --schedule linear)
+  --max-steps 30 --learning-rate 0.00005 --warmup-steps 3 --schedule linear)
 train sft sft --policy "$model" "${tuning[@]}"
 train rl train --policy "$out/sft/policy" --dtype bf16 --train "$out/train.jsonl" --config "$here/train.json" \
   --prompt-template "$here/prompt.txt" --search-provider "$index"
 evaluate after-rl "$out/rl/policy"
 evaluate cold-start "$out/sft/policy"
+# Greedy answers are one thing, the samples that training learns from another.
+evaluate after-rl-sampled "$out/rl/policy" -n 4 --temperature 1 --seed 1
+evaluate cold-start-sampled "$out/sft/policy" -n 4 --temperature 1 --seed 1
