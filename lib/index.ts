@@ -153,6 +153,11 @@ export {
   bootstrapFromTemplate,
   type Demonstration,
 } from './training/bootstrap.ts'
+export {
+  bootstrapFromSearches,
+  type SearchedBootstrapOptions,
+  type SearchedBootstrapStatistics,
+} from './training/bootstrap-searches.ts'
 export type { Config, SettingName } from './training/config.ts'
 export type { PartialConfig } from './training/config-parse.ts'
 export {

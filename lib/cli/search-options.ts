@@ -20,7 +20,7 @@ export interface SearchFlags {
 
 /** Adds --search and what belongs to it, under the names that the settings of training have. */
 export function addSearchOptions(command: Command, what: string, initial?: string): Command {
-  return command
+  command
     .option('--search <provider>', `${what}: ${providerSpelling}`, initial)
     .addOption(
       new Option(
@@ -29,6 +29,16 @@ export function addSearchOptions(command: Command, what: string, initial?: strin
       ).choices(['real', 'first', 'entropy', 'multi-turn']),
     )
     .option('--real-searches <k>', 'with --search-schedule first: so many (default: 1)', integer({ min: 1 }))
+  return addDocumentOptions(command).option(
+    '--max-searches <n>',
+    'a further search ends the answer (default: no limit)',
+    integer({ min: 0 }),
+  )
+}
+
+/** Adds what says which documents are shown, and how. */
+export function addDocumentOptions(command: Command): Command {
+  return command
     .option('--search-top-k <k>', 'documents for a query (default: 3)', integer({ min: 1 }))
     .option('--max-document-tokens <n>', 'tokens of one document (default: 200)', integer({ min: 1 }))
     .addOption(
@@ -37,7 +47,6 @@ export function addSearchOptions(command: Command, what: string, initial?: strin
         'plain',
       ]),
     )
-    .option('--max-searches <n>', 'a further search ends the answer (default: no limit)', integer({ min: 0 }))
 }
 
 /** The searches that flags ask for. */

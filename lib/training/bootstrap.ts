@@ -148,6 +148,9 @@ const conclusions = [
   (answer: string) => `This says ${answer}.`,
 ]
 
+/** What a template asks for: the question without its mark at the end. */
+export const templateQuery = ({ question }: Question): string => question.trim().replace(/\s*[?.:]+$/, '')
+
 /**
  * Writes one demonstration for each question from its first golden answer: one search, its information, the answer.
  * Questions whose text or answer holds a tag or a line break are left out.
@@ -158,7 +161,7 @@ export function bootstrapFromTemplate(
 ): Demonstration[] {
   return questions.flatMap((question, index) => {
     const answer = question.goldenAnswers[0]?.trim() ?? ''
-    const query = question.question.trim().replace(/\s*[?.:]+$/, '')
+    const query = templateQuery(question)
     if (answer === '' || query === '' || /[<>\n]/.test(answer + query)) return []
     const random = new Random(derivedSeed(options.seed ?? 0, index))
     const completion =

@@ -5,6 +5,8 @@ import { inTurns } from '../in-turns.ts'
 import { encodePrompt } from '../policy/chat-template.ts'
 import type { Tokenizer } from '../policy/tokenizer.ts'
 import { encodeQuestion } from '../rollout/encode-question.ts'
+import { type Span, TagParser } from '../rollout/grammar.ts'
+import { informationWeights } from '../rollout/mask.ts'
 import type { PromptTemplate } from '../rollout/prompts.ts'
 
 /** T tokens; the mask has T - 1 values, index t belongs to token t + 1. */
@@ -18,6 +20,8 @@ export interface EncodeOptions {
   promptTemplate: PromptTemplate
   /** Train on the completion's tokens only; false: on all tokens. */
   completionOnly: boolean
+  /** Leave information blocks that answer a search out of the loss. */
+  maskInformation: boolean
   /** Put the end token after each completion and text, and train it. */
   endToken: boolean
 }
@@ -35,8 +39,22 @@ export function encodeExample(tokenizer: Tokenizer, example: Example, options: E
     const tokens = Int32Array.from([...prompt, ...written, ...end])
     const lossMask = new Uint8Array(Math.max(tokens.length - 1, 0)).fill(1)
     if (options.completionOnly && example.kind !== 'text') lossMask.fill(0, 0, Math.max(prompt.length - 1, 0))
+    if (options.maskInformation) {
+      const weights = informationWeights(spansOf(tokenizer, written), written.length)
+      for (const [at, weight] of weights.entries()) {
+        const token = prompt.length + at
+        if (weight === 0 && token > 0) lossMask[token - 1] = 0
+      }
+    }
     return { tokens, lossMask }
   })
+}
+
+function spansOf(tokenizer: Tokenizer, tokens: Int32Array): Span[] {
+  const parser = new TagParser()
+  const stream = tokenizer.createStream()
+  for (const token of tokens) parser.push(stream.push(token))
+  return parser.finish().spans
 }
 
 interface Part {

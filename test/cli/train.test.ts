@@ -6,6 +6,7 @@ import test from 'ava'
 import { execa } from 'execa'
 import { readJsonl } from '../../lib/logging/jsonl.ts'
 import { withoutTimes } from '../../lib/training/step-record.ts'
+import { testWithSqlite } from '../helpers/sqlite.ts'
 import { questions, shortTemplate, tinyPolicy } from '../helpers/tiny-policy.ts'
 
 const main = ['--import=tsx', 'lib/cli/main.ts']
@@ -175,6 +176,64 @@ test('bootstrap writes demonstrations that sft learns, and eval judges the resul
   t.is((await readJsonl(at('judged', 'predictions.jsonl'))).length, 8)
   t.is(summary.settings.method, 'self-search')
 })
+
+testWithSqlite(
+  'bootstrap --search writes the template around what an index finds, for sft --mask-information',
+  async (t) => {
+    const rows = await readJsonl<{ question: string; golden_answers: string[] }>(at('train.jsonl'))
+    const passages = rows.slice(0, 4).map(({ question, golden_answers: [answer] }, id) => ({
+      ...{ id, title: 'Notes', contents: `${question} It is ${answer}.` },
+    }))
+    await writeLines(at('corpus.jsonl'), passages)
+    t.is((await ssrl('index', '--corpus', at('corpus.jsonl'), '--output', at('index'))).exitCode, 0)
+    const demonstrations = at('searched.jsonl')
+    const made = await ssrl(
+      ...['bootstrap', '--template', '--policy', at('policy'), '--train', at('train.jsonl'), '--json'],
+      ...['--search', `local:${at('index')}`, '--search-top-k', '1', '--output', demonstrations],
+    )
+    t.is(made.exitCode, 0, made.stderr)
+    t.like(JSON.parse(made.stdout), { questions: 6, answered: 6, failed: 0 })
+    const written = await readJsonl<{ completion: string }>(demonstrations)
+    t.true(written.length >= 4)
+    t.true(
+      written.every(({ completion }) =>
+        completion.includes('</search>\n\n<information>Doc 1(Title: Notes) '),
+      ),
+    )
+    const tuned = await ssrl(
+      ...['sft', '--policy', at('policy'), '--dtype', 'f32', '--data', demonstrations, '--mask-information'],
+      ...['--prompt-template', at('template.txt'), '--max-steps', '1', '--output', at('searched-sft')],
+    )
+    t.is(tuned.exitCode, 0, tuned.stderr)
+  },
+)
+
+for (const [name, flags, expected] of [
+  [
+    '--search without --template',
+    ['--search', 'local:nowhere'],
+    /ERR_INVALID_ARG.*--template beside --search/,
+  ],
+  ['--search self', ['--template', '--search', 'self'], /ERR_INVALID_ARG.*a real provider/],
+  [
+    '--search without a tokenizer',
+    ['--template', '--search', 'local:x'],
+    /ERR_INVALID_ARG.*--policy beside --search/,
+  ],
+  [
+    '--search-top-k alone',
+    ['--template', '--search-top-k', '2'],
+    /ERR_INVALID_ARG.*--search beside searchTopK/,
+  ],
+] as const) {
+  test(`bootstrap refuses ${name}`, async (t) => {
+    const { exitCode, stderr } = await ssrl(
+      ...['bootstrap', '--train', at('train.jsonl'), '--output', at('never.jsonl'), ...flags],
+    )
+    t.is(exitCode, 2)
+    t.regex(stderr, expected)
+  })
+}
 
 test('bootstrap by sampling keeps nothing of a policy that knows no format, and says what to try', async (t) => {
   await mkdir(at('empty'), { recursive: true })

@@ -7,6 +7,7 @@ const tokenizer = worldTokenizer()
 const options = {
   promptTemplate: { name: 'short', text: shortTemplate },
   completionOnly: true,
+  maskInformation: false,
   endToken: true,
 }
 
@@ -37,6 +38,21 @@ test('without the end token only the completion is', (t) => {
 test('completionOnly false trains everything after the first token', (t) => {
   const [sequence] = encodeExample(tokenizer, completion, { ...options, completionOnly: false })
   t.true(sequence!.lossMask.every((bit) => bit === 1))
+})
+
+test('maskInformation leaves out what answers a search, and nothing else', (t) => {
+  const [before, block, after] = [
+    '<think> a </think><search> b </search>\n\n',
+    '<information>Doc 1(Title: c) d <answer> x </answer>\n</information>',
+    '\n\n<information>e</information><answer> f </answer>',
+  ] as const
+  const example: Example = { ...completion, completion: `${before}${block}${after}` }
+  const [sequence] = encodeExample(tokenizer, example, { ...options, maskInformation: true })
+  // A token that holds an end of the block and what stands beside it belongs to the block.
+  const written = trained(sequence!)
+  t.true(written.startsWith(before.trimEnd()) && written.endsWith(`${after.trimStart()}<|end|>`), written)
+  t.false(/Doc 1|<answer> x/.test(written), written)
+  t.is(trained(encodeExample(tokenizer, example, options)[0]!), `${before}${block}${after}<|end|>`)
 })
 
 test('a question is put into the instruction, a text is trained as a whole', (t) => {

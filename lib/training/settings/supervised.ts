@@ -7,6 +7,11 @@ export const supervisedSettings = {
   shuffle: sft(flag(), true, 'Shuffle the examples anew in every epoch; false: in the order given'),
   endToken: sft(flag(), true, 'Put the end token after each completion, and train it'),
   completionOnly: sft(flag(), true, 'Train on completion tokens only; false: on all tokens'),
+  maskInformation: sft(
+    flag(),
+    false,
+    'Leave closed information blocks that answer a search out of the loss, as RL does: for demonstrations with documents of a real search',
+  ),
   maxLength: sft(
     optional(integer({ min: 2 })),
     null,

@@ -43,12 +43,12 @@ evaluate() { # name policy flags
 
 # The cold start teaches the form alone: a template writes thought, query and answer around documents of the index.
 [ -e "$out/demonstrations.jsonl" ] || {
-  node --import="$tsx" "$root/scripts/search-demonstrations.ts" "$out/index" 2 "$model" 80 "$out/train.jsonl" \
-    >"$out/demonstrations.all"
+  ssrl bootstrap --template --policy "$model" --train "$out/train.jsonl" --search "$index" --search-top-k 2 \
+    --max-document-tokens 80 --output "$out/demonstrations.all"
   head -n 480 "$out/demonstrations.all" >"$out/demonstrations.jsonl"
 }
 tuning=(--dtype bf16 --data "$out/demonstrations.jsonl" --prompt-template "$here/prompt.txt" --batch-size 16
-  --max-steps 30 --learning-rate 0.00005 --warmup-steps 3 --schedule linear)
+  --max-steps 30 --learning-rate 0.00005 --warmup-steps 3 --schedule linear --mask-information)
 train sft sft --policy "$model" "${tuning[@]}"
 train rl train --policy "$out/sft/policy" --dtype bf16 --train "$out/train.jsonl" --config "$here/train.json" \
   --prompt-template "$here/prompt.txt" --search-provider "$index"
